@@ -1,0 +1,69 @@
+/*
+ * config: the ini file, its environment overrides, and the one table that describes every key.
+ *
+ * One row per key (src/config/keys.h: section, name, type, unit, bounds, default, live or restart, a
+ * sentence) drives parsing, validation, --help-config, the commented sample and
+ * docs/CONFIGURATION.md. Precedence: PROVOST_SECTION_KEY in the environment, the file, the default;
+ * for [database] url also PROVOST_DATABASE_URL, then DATABASE_URL, then the file.
+ *
+ * A struct config is immutable after loading and owned by main, which hands each module the options
+ * struct that the module itself defines. Not thread-safe beyond that.
+ */
+#ifndef PROVOST_CONFIG_H
+#define PROVOST_CONFIG_H
+
+#include "provost/engine.h"
+#include "provost/errors.h"
+#include "provost/http.h"
+#include "provost/pool.h"
+
+struct log_options {
+	char *level; /* error, warn, info, debug */
+};
+
+/* [endpoint NAME]: what an operator sets for one endpoint; -1 where the file is silent. */
+struct endpoint_override {
+	char *name;
+	unsigned line;
+	int64_t timeout_ms;
+};
+
+struct config {
+	char *file;          /* the path it was read from, or NULL: defaults and environment only */
+	char *endpoints_dir; /* `endpoints` beside the file */
+	struct http_options http;
+	struct engine_options engine;
+	struct pool_options pool;
+	struct log_options log;
+	struct endpoint_override *override; /* by name, sorted */
+	size_t overrides;
+};
+
+/* Reads `file` (NULL: no file, endpoints_dir is `endpoints` in the working directory). All that is
+ * wrong is appended to `errs` with file:line (environment: the variable's name as file); NULL then.
+ * Unknown PROVOST_* variables are warned of in the log and ignored. `env` is an environ-like array,
+ * a parameter so that tests need not change the process's own. */
+struct config *config_load(const char *file, char *const *env, struct errors *errs);
+
+/* The same from memory, for tests and fuzzing; `file` only names the place. */
+struct config *config_parse(const char *file, const char *text, size_t len, char *const *env,
+			    struct errors *errs);
+
+void config_free(struct config **c);
+#define _cleanup_config_ _cleanup_(config_free)
+
+/* Calls `f` once per key whose value differs, in table order. `restart` marks a key that only a
+ * restart applies. Values are as the file would spell them; a secret (a URL's password) is masked.
+ * Returns the number of differences. */
+typedef void config_diff_fn(void *arg, const char *section, const char *key, const char *from,
+			    const char *to, bool restart);
+size_t config_diff(const struct config *a, const struct config *b, config_diff_fn *f, void *arg);
+
+/* --help-config: every key, its unit, bounds, default and meaning, for a terminal. */
+void config_print_help(FILE *to);
+/* The commented sample file (config/provost.ini is this, checked by a test). */
+void config_print_sample(FILE *to);
+/* docs/CONFIGURATION.md, checked by a test. */
+void config_print_markdown(FILE *to);
+
+#endif

@@ -1,0 +1,131 @@
+/*
+ * endpoint: one SQL file, parsed.
+ *
+ * An endpoint file begins with comment lines; those that begin with `@` are directives, the others
+ * its description; the rest is one statement in which `:name` is a parameter. endpoint_parse turns
+ * the text into this structure and knows no database, no HTTP and no files. What only PostgreSQL
+ * can tell (the result's columns) is filled in by engine/describe.
+ *
+ * A struct endpoint is built by one thread, described by one thread, and immutable from the moment its
+ * catalogue is published; then any thread may read it.
+ */
+#ifndef PROVOST_ENDPOINT_H
+#define PROVOST_ENDPOINT_H
+
+#include "provost/errors.h"
+#include "provost/stmt.h"
+#include "provost/strlist.h"
+
+enum { ENDPOINT_FILE_MAX = 1 << 20, /* bytes of one file */
+       ENDPOINT_PARAMS_MAX = 128,
+       ENDPOINT_PATH_SEGMENTS_MAX = 32 };
+
+enum method { METHOD_GET, METHOD_POST, METHOD_PUT, METHOD_PATCH, METHOD_DELETE, METHOD_COUNT };
+const char *method_name(enum method m);
+/* -EINVAL for any other name; methods are case-sensitive (RFC 9110, section 9.1). */
+int method_parse(const char *s, size_t n) _must_check_;
+
+enum param_in { IN_PATH, IN_QUERY, IN_BODY };
+const char *param_in_name(enum param_in in); /* "path", "query", "body" */
+
+enum param_type {
+	TYPE_TEXT,
+	TYPE_INTEGER,
+	TYPE_BIGINT,
+	TYPE_NUMBER,
+	TYPE_NUMERIC,
+	TYPE_BOOLEAN,
+	TYPE_UUID,
+	TYPE_DATE,
+	TYPE_TIMESTAMP,
+	TYPE_JSON,
+};
+const char *param_type_name(enum param_type t); /* as the directive spells it */
+
+/* A bound as written and, by the type, as a number: bytes are never counted, only values, code
+ * points (text) or elements (arrays). */
+struct param_bound {
+	bool set;
+	double number;
+	char *text; /* as written; numeric, date and timestamp compare in this form */
+};
+
+struct param {
+	char *name;
+	enum param_in in;
+	enum param_type type;
+	bool array;
+	bool required; /* always for IN_PATH */
+	bool trim, upper, lower;
+	struct param_bound min, max;
+	struct strlist enumeration; /* empty: anything */
+	char *default_value;        /* normalised PostgreSQL text, or NULL */
+	struct param *member;       /* IN_BODY json[] {…}: the members of each object */
+	size_t members;
+	unsigned line;
+	bool used; /* the SQL names it */
+};
+
+enum returns { RETURNS_UNSET, RETURNS_JSON, RETURNS_ROWS, RETURNS_ROW, RETURNS_NONE };
+const char *returns_name(enum returns r);
+
+/* @cache; -1 where the file is silent. */
+struct cache_policy {
+	bool off;
+	bool set; /* a @cache line stands in the file */
+	int64_t ttl_ms, swr_ms, max_stale_ms, stale_if_error_ms;
+	struct strlist tags;
+	bool vary_sub, vary_role;
+};
+
+/* One entry of @depends. */
+struct depend {
+	char *table;  /* as written, perhaps schema-qualified */
+	bool exclude; /* !TABLE */
+	char *column; /* NULL: the whole table */
+	char *param;  /* the parameter it is narrowed by */
+	unsigned line;
+};
+
+/* One piece of a route: literal text (decoded) or a parameter's name. */
+struct segment {
+	char *text;
+	bool param;
+};
+
+struct endpoint {
+	char *name; /* `courses/get` */
+	char *file; /* for messages */
+	char *description;
+	enum method method;
+	char *route; /* as written: `/api/admin/courses/:id` */
+	struct segment *segment;
+	size_t segments;
+	struct strlist roles; /* as written; compared without case */
+	bool is_public;
+	struct param *param; /* in the order of declaration */
+	size_t params;
+	enum returns returns; /* RETURNS_UNSET until described when not declared */
+	unsigned status;
+	struct cache_policy cache;
+	struct depend *depend;
+	size_t depends;
+	int64_t timeout_ms; /* -1: the configured statement_timeout */
+	unsigned route_line, sql_line;
+	struct stmt stmt; /* the statement, `:name` rewritten to `$n` */
+};
+
+/* Parses the text of one file. `name` and `file` are copied. NULL when anything was wrong; every
+ * error of the file is appended, not just the first. */
+struct endpoint *endpoint_parse(const char *name, const char *file, const char *text, size_t len,
+				struct errors *errs);
+void endpoint_free(struct endpoint **e);
+#define _cleanup_endpoint_ _cleanup_(endpoint_free)
+
+/* The parameter of that name, or NULL. */
+const struct param *endpoint_param(const struct endpoint *e, const char *name);
+
+/* The line of the file in which byte `pos` (from 0) of stmt.sql stands. */
+unsigned endpoint_sql_line(const struct endpoint *e, size_t pos);
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * http: the only module that knows libmicrohttpd.
+ *
+ * Its epoll threads parse, route, validate and answer; a request that needs the database becomes a job
+ * of the engine while its connection is suspended. No callback blocks. One request at a time lives
+ * in its connection's own structure, so a keep-alive request allocates nothing of ours beyond its
+ * parameters.
+ *
+ * Bounds: max_connections (beyond it 503 and close; beyond a small reserve the kernel's backlog),
+ * max_url, max_body, header_timeout for a request's head, idle_timeout between requests.
+ */
+#ifndef PROVOST_HTTP_H
+#define PROVOST_HTTP_H
+
+#include "provost/errors.h"
+#include "provost/strlist.h"
+
+struct http;
+struct engine;
+struct pool;
+struct snapshot;
+
+struct http_options {
+	char *listen;     /* `address:port`, `[::1]:8080`; needs a restart */
+	unsigned threads; /* 0: one per core; needs a restart */
+	unsigned max_connections; /* needs a restart */
+	struct strlist origins;   /* `https://admin.example.org`; empty: same origin only */
+	int64_t max_url;          /* bytes of the request target */
+	int64_t max_body;         /* bytes */
+	int64_t idle_timeout_ms, header_timeout_ms;
+	int64_t drain_delay_ms, shutdown_timeout_ms;
+	char *access_log; /* `off`, `stderr` or a path */
+	bool development;
+};
+
+/* Where `listen` points, checked: -EINVAL for what is not an address with a port, -EPERM for an address
+ * that is not loopback: callers are not identified, so nothing else may listen. */
+int http_listen_check(const char *listen) _must_check_;
+
+struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
+		      struct pool *pool);
+/* Binds, listens, starts the threads. NULL error list entry names the address. Negative errno. */
+int http_start(struct http *h, struct errors *errs) _must_check_;
+/* Applies the live options to requests that begin from now on. */
+void http_configure(struct http *h, const struct http_options *o);
+
+enum http_phase {
+	HTTP_STARTING, /* /readyz 503, endpoints 503 */
+	HTTP_READY,
+	HTTP_DRAINING, /* /readyz 503, all else as ever */
+	HTTP_CLOSING,  /* and Connection: close on every answer */
+};
+void http_set_phase(struct http *h, enum http_phase phase);
+
+/* Closes connections past their head or idle deadline. Janitor. */
+void http_sweep(struct http *h, uint64_t now_ms);
+
+/* Stops accepting without losing a connection the kernel has already accepted. */
+void http_quiesce(struct http *h);
+
+/* Requests begun and not completed, and open connections. */
+void http_load(struct http *h, size_t *ret_requests, size_t *ret_connections);
+
+/* Stops the daemon. No job of ours may be left in the engine. */
+void http_stop(struct http *h);
+void http_free(struct http **h);
+
+/* The port listened on (for `:0`). */
+unsigned http_port(const struct http *h);
+
+#endif

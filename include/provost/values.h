@@ -1,0 +1,60 @@
+/*
+ * values: one request's parameters, checked and normalised.
+ *
+ * Path segments and the query string come in raw (split before decoding); what comes out is, per
+ * declared parameter, PostgreSQL's text for it or NULL, the form in which it is bound and in which
+ * it joins a cache key: equal requests give equal values. All that is wrong is reported at once.
+ *
+ * A struct values belongs to one request; bytes live in its own arena, bounded by the target's size.
+ */
+#ifndef PROVOST_VALUES_H
+#define PROVOST_VALUES_H
+
+#include "provost/buf.h"
+#include "provost/endpoint.h"
+
+enum { VALUES_REASON_MAX = 160, VALUES_ERRORS_MAX = 64 };
+
+/* One entry of a problem document's `errors`. */
+struct value_error {
+	const char *name; /* the declared parameter's; borrowed from the endpoint */
+	enum param_in in;
+	char reason[VALUES_REASON_MAX];
+};
+
+struct values {
+	struct buf arena;
+	ptrdiff_t *offset; /* per endpoint->param: into the arena, or -1 for NULL */
+	size_t count;
+	struct value_error *error;
+	size_t errors; /* at most VALUES_ERRORS_MAX are kept */
+};
+
+/* A slice of the raw target. */
+struct slice {
+	const char *p;
+	size_t n;
+};
+
+void values_done(struct values *v);
+
+/* Fills `v` (zeroed by the caller) for the endpoint's path and query parameters. `path` holds the raw
+ * segment of each path parameter, in the order they stand in the route. 0; -EINVAL with v->errors
+ * when the request is at fault; -ENOMEM. */
+int values_read(struct values *v, const struct endpoint *e, const struct slice *path, size_t paths,
+		struct slice query) _must_check_;
+
+/* The value of the i-th parameter as NUL-terminated text, or NULL. Valid until values_done. */
+const char *values_get(const struct values *v, size_t i);
+
+/* Checks and normalises one raw text (already decoded, `n` bytes) by the parameter's rules, appending
+ * the normal form to `out` without a NUL: what values_read, defaults and bodies share. -EINVAL with a
+ * sentence in `reason`. Not for arrays: their elements, one by one. */
+int value_normalise(const struct param *p, const char *s, size_t n, struct buf *out,
+		    char reason[VALUES_REASON_MAX]) _must_check_;
+
+/* Percent-decodes `in` (RFC 3986, section 2.1) to `out`; `plus`: `+` is a blank. -EINVAL for a broken
+ * escape, -EILSEQ for what is not UTF-8 or holds a NUL. */
+int percent_decode(struct slice in, bool plus, struct buf *out) _must_check_;
+
+#endif
