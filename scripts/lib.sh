@@ -7,6 +7,8 @@
 # Nothing here prints a password or passes one in an argument, and only processes that these scripts
 # started are signalled, by pid. File descriptor 9 is a home's lock: no child inherits it.
 
+# shellcheck disable=SC2119,SC2120  # arguments here are optional
+
 set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 unset "${!PG@}"   # a PGHOST or PGOPTIONS of the caller must not reach our psql or cluster
@@ -15,6 +17,7 @@ export LC_ALL=C.UTF-8
 PG_OWNER=provost
 PG_APP=provost_app
 PG_PORT=5432
+CLUSTER_HOME='' CLUSTER_USER='' CLUSTER_PLACE='' CLUSTER_DATA='' CLUSTER_SOCKET=''
 
 # ---- messages ------------------------------------------------------------------------------------
 
@@ -140,7 +143,7 @@ install_missing() {
     say "Installing ${MISSING[*]} ..."
     apt_get update || die "apt-get update failed"
     if [[ " ${MISSING[*]} " == *" postgresql-15 "* ]]; then
-        install_postgres_common
+        install_with_postgres
     else
         apt_install "${MISSING[@]}"
     fi
@@ -155,40 +158,41 @@ apt_install() {
 # Debian's package creates and starts a cluster of its own when it is installed. Ours is private, and
 # the machine's services are not our business: for the time of the installation its configuration says
 # so, and no init script is run. Both are put back as they were.
-install_postgres_common() {
-    local conf=/etc/postgresql-common/createcluster.conf policy=/usr/sbin/policy-rc.d
+install_with_postgres() (
+    conf=/etc/postgresql-common/createcluster.conf policy=/usr/sbin/policy-rc.d
     [ -e "$conf" ] || apt_install postgresql-common
+    trap 'restore_postgres_common "$conf" "$policy"' EXIT
     as_root cp -p "$conf" "$conf.provost-saved"
-    # shellcheck disable=SC2064  # expanded now on purpose
-    trap "restore_postgres_common '$conf'" EXIT
     echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\n# provost: remove me\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod 755 "$policy"
     fi
     apt_install "${MISSING[@]}"
-    restore_postgres_common "$conf"
-    trap - EXIT
-}
+)
 
 restore_postgres_common() {
     [ ! -e "$1.provost-saved" ] || as_root mv "$1.provost-saved" "$1"
-    ! grep -qs 'provost: remove me' /usr/sbin/policy-rc.d || as_root rm -f /usr/sbin/policy-rc.d
+    ! grep -qs 'provost: remove me' "$2" || as_root rm -f "$2"
 }
 
 # ---- building ------------------------------------------------------------------------------------
 
-# Configures a build folder once and brings it up to date; the output is shown when it fails.
-build_dir() { # folder [meson options]
-    local dir=$1 log=$1/provost-build.log
-    shift
+# Configures a build folder once and brings it up to date, one script at a time; the output is shown when
+# that fails.
+build_dir() ( # folder [meson options]
     cd "$REPO"
+    dir=$1 log=$1/provost-build.log
+    shift
     mkdir -p "$dir"
+    exec 8>>"$dir/provost-build.lock"
+    flock 8
     if [ ! -e "$dir/build.ninja" ]; then
-        meson setup "$dir" "$@" >"$log" 2>&1 </dev/null || { tail -n 30 "$log" >&2; return 1; }
+        rm -rf "$dir/meson-private"     # of a configuration that was cut short
+        meson setup "$dir" "$@" >"$log" 2>&1 8>&- </dev/null || { tail -n 30 "$log" >&2; exit 1; }
     fi
-    ninja -C "$dir" >"$log" 2>&1 </dev/null || { tail -n 60 "$log" >&2; return 1; }
-}
+    ninja -C "$dir" >"$log" 2>&1 8>&- </dev/null || { tail -n 60 "$log" >&2; exit 1; }
+)
 
 # ---- the cluster ---------------------------------------------------------------------------------
 
@@ -201,8 +205,7 @@ as_cluster_user() (
     exec setpriv --reuid="$CLUSTER_USER" --regid="$(id -g "$CLUSTER_USER")" --init-groups "$@" 9>&-
 )
 
-# Takes or makes the home and finds out where its cluster lives and who runs it.
-cluster_open() { # home
+open_home() { # folder
     if [ ! -d "$1" ]; then
         mkdir -p "$1" || die "cannot create $1"
         # `postgres` has to pass through a home of root's.
@@ -210,6 +213,11 @@ cluster_open() { # home
     fi
     CLUSTER_HOME=$(cd "$1" && pwd -P)
     [ -w "$CLUSTER_HOME" ] || die "cannot write to $CLUSTER_HOME"
+}
+
+# Finds out where the home's cluster lives and who runs it.
+cluster_open() { # home
+    open_home "$1"
     CLUSTER_USER=$(id -un)
     [ "$CLUSTER_USER" != root ] || CLUSTER_USER=postgres
     cluster_find_place
@@ -353,9 +361,7 @@ cluster_start() { # [name=value ...]
     cluster_end_processes "$CLUSTER_DATA"
     cluster_socket_dir
     cluster_configure "$@"
-    : >>"$CLUSTER_HOME/postgres.log"
-    chown "$CLUSTER_USER" "$CLUSTER_HOME/postgres.log"
-    chmod 0600 "$CLUSTER_HOME/postgres.log"
+    (umask 077 && : >>"$CLUSTER_HOME/postgres.log")
     if ! run_long cluster_launch; then
         tail -n 10 "$CLUSTER_HOME/postgres.log" >&2
         die "the database cluster did not start"
@@ -369,6 +375,7 @@ cluster_launch() {
 
 cluster_stop() { # [fast|immediate], at most four seconds
     local pid signal=INT
+    [ -n "$CLUSTER_DATA" ] || return 0
     pid=$(cluster_pid "$CLUSTER_DATA")
     if [ -n "$pid" ]; then
         [ "${1:-fast}" = fast ] || signal=QUIT
