@@ -6,8 +6,8 @@
  * the text into this structure and knows no database, no HTTP and no files. What only PostgreSQL
  * can tell (the result's columns) is filled in by engine/describe.
  *
- * A struct endpoint is built by one thread, described by one thread, and immutable from the moment its
- * catalogue is published; then any thread may read it.
+ * A struct endpoint is built by one thread, described by one thread, and immutable from the moment
+ * its catalogue is published; then any thread may read it.
  */
 #ifndef PROVOST_ENDPOINT_H
 #define PROVOST_ENDPOINT_H
@@ -16,9 +16,15 @@
 #include "provost/stmt.h"
 #include "provost/strlist.h"
 
-enum { ENDPOINT_FILE_MAX = 1 << 20, /* bytes of one file */
-       ENDPOINT_PARAMS_MAX = 128,
-       ENDPOINT_PATH_SEGMENTS_MAX = 32 };
+enum {
+	ENDPOINT_FILE_MAX = 1 << 20, /* bytes of one file */
+	ENDPOINT_PARAMS_MAX = 128,
+	ENDPOINT_PARAM_NAME_MAX = 63, /* bytes */
+	ENDPOINT_MEMBERS_MAX = 64,    /* of one `json[] {…}` */
+	ENDPOINT_ENUM_MAX = 256,
+	ENDPOINT_DEPENDS_MAX = 256,
+	ENDPOINT_PATH_SEGMENTS_MAX = 32,
+};
 
 enum method { METHOD_GET, METHOD_POST, METHOD_PUT, METHOD_PATCH, METHOD_DELETE, METHOD_COUNT };
 const char *method_name(enum method m);
@@ -42,12 +48,12 @@ enum param_type {
 };
 const char *param_type_name(enum param_type t); /* as the directive spells it */
 
-/* A bound as written and, by the type, as a number: bytes are never counted, only values, code
- * points (text) or elements (arrays). */
+/* A bound on what the type counts: code points (text), elements (arrays), else the value itself.
+ * Bytes are never counted. */
 struct param_bound {
 	bool set;
-	double number;
-	char *text; /* as written; numeric, date and timestamp compare in this form */
+	uint64_t count; /* text and arrays */
+	char *text;     /* the normal form of the bound; what values are compared with */
 };
 
 struct param {
@@ -59,8 +65,8 @@ struct param {
 	bool trim, upper, lower;
 	struct param_bound min, max;
 	struct strlist enumeration; /* empty: anything */
-	char *default_value;        /* normalised PostgreSQL text, or NULL */
-	struct param *member;       /* IN_BODY json[] {…}: the members of each object */
+	char *default_value; /* PostgreSQL text in its normal form (arrays: the literal), or NULL */
+	struct param *member; /* IN_BODY json[] {…}: the members of each object */
 	size_t members;
 	unsigned line;
 	bool used; /* the SQL names it */
@@ -112,20 +118,22 @@ struct endpoint {
 	size_t depends;
 	int64_t timeout_ms; /* -1: the configured statement_timeout */
 	unsigned route_line, sql_line;
-	struct stmt stmt; /* the statement, `:name` rewritten to `$n` */
+	unsigned auth_line; /* where the SQL first names the caller (:auth_…); 0: nowhere */
+	struct stmt stmt;   /* the statement, `:name` rewritten to `$n` */
 };
 
 /* Parses the text of one file. `name` and `file` are copied. NULL when anything was wrong; every
  * error of the file is appended, not just the first. */
 struct endpoint *endpoint_parse(const char *name, const char *file, const char *text, size_t len,
-				struct errors *errs);
+                                struct errors *errs);
 void endpoint_free(struct endpoint **e);
 #define _cleanup_endpoint_ _cleanup_(endpoint_free)
 
 /* The parameter of that name, or NULL. */
 const struct param *endpoint_param(const struct endpoint *e, const char *name);
 
-/* The line of the file in which byte `pos` (from 0) of stmt.sql stands. */
+/* The line of the file in which character `pos` of stmt.sql stands: code points from 0, that is
+ * PostgreSQL's error position less one. A position behind the end gives the last line. */
 unsigned endpoint_sql_line(const struct endpoint *e, size_t pos);
 
 #endif

@@ -5,7 +5,8 @@
  * declared parameter, PostgreSQL's text for it or NULL, the form in which it is bound and in which
  * it joins a cache key: equal requests give equal values. All that is wrong is reported at once.
  *
- * A struct values belongs to one request; bytes live in its own arena, bounded by the target's size.
+ * A struct values belongs to one request; bytes live in its own arena, bounded by the target's
+ * size.
  */
 #ifndef PROVOST_VALUES_H
 #define PROVOST_VALUES_H
@@ -13,11 +14,18 @@
 #include "provost/buf.h"
 #include "provost/endpoint.h"
 
-enum { VALUES_REASON_MAX = 160, VALUES_ERRORS_MAX = 64 };
+enum {
+	VALUES_REASON_MAX = 160,
+	VALUES_ERRORS_MAX = 64,
+	VALUES_PAIRS_MAX = 1024,   /* of one query string */
+	VALUES_JSON_DEPTH = 32,    /* of one json value */
+	VALUES_NUMERIC_MAX = 1000, /* digits before and behind the point */
+};
 
 /* One entry of a problem document's `errors`. */
 struct value_error {
-	const char *name; /* the declared parameter's; borrowed from the endpoint */
+	const char *
+	    name; /* the declared parameter's, borrowed from the endpoint; "" for the whole query */
 	enum param_in in;
 	char reason[VALUES_REASON_MAX];
 };
@@ -38,23 +46,26 @@ struct slice {
 
 void values_done(struct values *v);
 
-/* Fills `v` (zeroed by the caller) for the endpoint's path and query parameters. `path` holds the raw
- * segment of each path parameter, in the order they stand in the route. 0; -EINVAL with v->errors
- * when the request is at fault; -ENOMEM. */
+/* Fills `v` (zeroed by the caller) for the endpoint's path and query parameters. `path` holds the
+ * raw segment of each path parameter, in the order they stand in the route. 0; -EINVAL with
+ * v->errors when the request is at fault; -ENOMEM. Parameters of the body stay NULL. */
 int values_read(struct values *v, const struct endpoint *e, const struct slice *path, size_t paths,
-		struct slice query) _must_check_;
+                struct slice query) _must_check_;
 
 /* The value of the i-th parameter as NUL-terminated text, or NULL. Valid until values_done. */
 const char *values_get(const struct values *v, size_t i);
 
-/* Checks and normalises one raw text (already decoded, `n` bytes) by the parameter's rules, appending
- * the normal form to `out` without a NUL: what values_read, defaults and bodies share. -EINVAL with a
- * sentence in `reason`. Not for arrays: their elements, one by one. */
+/* Checks and normalises one raw text (already decoded, `n` bytes) by the parameter's rules,
+ * appending the normal form to `out` without a NUL: what values_read, defaults and bodies share.
+ * Normalising a normal form gives itself. -EINVAL with a sentence in `reason` (valid UTF-8, never
+ * the value itself); -ENOMEM when `out` is full. `out` keeps its length on failure. Of an array,
+ * min and max are left out: they count elements, and this is one. */
 int value_normalise(const struct param *p, const char *s, size_t n, struct buf *out,
-		    char reason[VALUES_REASON_MAX]) _must_check_;
+                    char reason[VALUES_REASON_MAX]) _must_check_;
 
-/* Percent-decodes `in` (RFC 3986, section 2.1) to `out`; `plus`: `+` is a blank. -EINVAL for a broken
- * escape, -EILSEQ for what is not UTF-8 or holds a NUL. */
+/* Percent-decodes `in` (RFC 3986, section 2.1) to the end of `out`; `plus`: `+` is a blank. -EINVAL
+ * for a broken escape, -EILSEQ for what is not UTF-8 or holds a NUL, -ENOMEM; `out` keeps its
+ * length then. */
 int percent_decode(struct slice in, bool plus, struct buf *out) _must_check_;
 
 #endif
