@@ -53,8 +53,13 @@ const char *conn_error(struct conn *c);
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
 	     struct pg_result **ret) _must_check_;
 
-/* Prepares a statement and describes it: its columns are in the result. As conn_run. */
+/* Parses a statement without keeping it and describes it: its columns are in the result. As conn_run. */
 int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
+	_must_check_;
+
+/* Plans a statement with NULL for every parameter: the plan as JSON in the result's one field. As
+ * conn_run. */
+int conn_explain(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
 	_must_check_;
 
 /* Runs a text of Provost's own, without parameters. As conn_run. */

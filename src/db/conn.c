@@ -338,13 +338,6 @@ static int finish(struct conn *c, uint64_t deadline_us, struct pg_result **ret)
 
 /* ---- statements ------------------------------------------------------------------------------- */
 
-static int queue_prepare(struct conn *c, const struct stmt *s)
-{
-	if (!PQsendPrepare(c->pg, s->name, s->sql, (int)s->binds, s->oid))
-		return lost(c);
-	return 0;
-}
-
 static int run_once(struct conn *c, const struct stmt *s, const char *const *values,
 		    uint64_t deadline_us, struct pg_result **ret)
 {
@@ -355,8 +348,8 @@ static int run_once(struct conn *c, const struct stmt *s, const char *const *val
 		return finish(c, deadline_us, ret);
 	}
 	bool fresh = !is_prepared(c, s->id);
-	if (fresh && queue_prepare(c, s) < 0)
-		return -ECONNRESET;
+	if (fresh && !PQsendPrepare(c->pg, s->name, s->sql, n, s->oid))
+		return lost(c);
 	if (!PQsendQueryPrepared(c->pg, s->name, n, values, NULL, NULL, 0))
 		return lost(c);
 	int r = finish(c, deadline_us, ret);
@@ -408,9 +401,19 @@ int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us, st
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	*ret = NULL;
-	if (queue_prepare(c, s) < 0)
-		return -ECONNRESET;
-	if (!PQsendDescribePrepared(c->pg, s->name))
+	if (!PQsendPrepare(c->pg, "", s->sql, (int)s->binds, s->oid) ||
+	    !PQsendDescribePrepared(c->pg, ""))
+		return lost(c);
+	return finish(c, deadline_us, ret);
+}
+
+int conn_explain(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
+{
+	CHECK_MAGIC(c, CONN_MAGIC);
+	*ret = NULL;
+	_cleanup_free_ char *sql = xasprintf("/* provost */ EXPLAIN (FORMAT JSON) %s", s->sql);
+	_cleanup_free_ const char **nulls = xcalloc(s->binds + 1, sizeof *nulls);
+	if (!PQsendQueryParams(c->pg, sql, (int)s->binds, s->oid, nulls, NULL, NULL, 0))
 		return lost(c);
 	return finish(c, deadline_us, ret);
 }

@@ -1,0 +1,43 @@
+/*
+ * answer: what a request for data came to, before anybody puts it into HTTP.
+ *
+ * Immutable once made; owned by one thread at a time. The body is served from where the database
+ * driver left it, without a copy.
+ */
+#ifndef PROVOST_ANSWER_H
+#define PROVOST_ANSWER_H
+
+#include "provost/base.h"
+
+enum outcome {
+	OUTCOME_OK,
+	OUTCOME_NO_ROW,        /* `json` or `row` without a row */
+	OUTCOME_SQL_ERROR,     /* sqlstate and message say which */
+	OUTCOME_QUEUE_FULL,    /* refused at once */
+	OUTCOME_QUEUE_TIMEOUT, /* no worker in time */
+	OUTCOME_POOL_TIMEOUT,  /* no connection in time */
+	OUTCOME_DB_DOWN,       /* the database cannot be reached */
+	OUTCOME_DB_LOST,       /* the connection died, on the second try as well */
+	OUTCOME_DEADLINE,      /* the statement ran into its timeout */
+	OUTCOME_TOO_LARGE,     /* the result is beyond what we hold in memory */
+	OUTCOME_NO_MEMORY,
+	OUTCOME_STOPPING,
+};
+
+struct answer {
+	enum outcome outcome;
+	const char *body; /* UTF-8 JSON, not NUL-terminated; NULL for none */
+	size_t body_len;
+	char etag[33];     /* hash of the body: an opaque-tag (RFC 9110, section 8.8.3); "" for none */
+	char sqlstate[6];  /* OUTCOME_SQL_ERROR */
+	char *message;     /* the database's words, for the log and development mode; or NULL */
+	uint32_t queue_us; /* from submission until a connection was there */
+	uint32_t db_us;    /* from then until the result was complete */
+	void *memory;      /* what body points into */
+	void (*memory_free)(void *);
+};
+
+/* Frees what it holds and zeroes it. */
+void answer_done(struct answer *a);
+
+#endif
