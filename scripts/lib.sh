@@ -55,13 +55,14 @@ run_long() {
 stop_child() {
     [ -n "$CHILD" ] || return 0
     kill -TERM -- "-$CHILD" 2>/dev/null || true
-    wait_gone "$CHILD" 3000 || kill -KILL -- "-$CHILD" 2>/dev/null || true
+    wait_gone "$CHILD" "${CHILD_PATIENCE_MS:-3000}" || kill -KILL -- "-$CHILD" 2>/dev/null || true
     CHILD=
 }
 
 # A process is gone when it has ended, be it reaped or not.
 is_gone() {
     local stat
+    [ -n "$1" ] || return 0
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
     stat=${stat##*) }
     [ "${stat%% *}" = Z ]
@@ -189,7 +190,7 @@ build_dir() ( # folder [meson options]
     flock 8
     if [ ! -e "$dir/build.ninja" ]; then
         rm -rf "$dir/meson-private"     # of a configuration that was cut short
-        meson setup "$dir" "$@" >"$log" 2>&1 8>&- </dev/null || { tail -n 30 "$log" >&2; exit 1; }
+        meson setup "$dir" "$@" >"$log" 2>&1 8>&- </dev/null || { tail -n 8 "$log" >&2; exit 1; }
     fi
     ninja -C "$dir" >"$log" 2>&1 8>&- </dev/null || { tail -n 60 "$log" >&2; exit 1; }
 )
@@ -399,7 +400,7 @@ cluster_psql() { # database [psql arguments]
     local database=$1
     shift
     PGHOST=$CLUSTER_SOCKET PGPORT=$PG_PORT PGUSER=$PG_OWNER PGPASSWORD=$OWNER_PASSWORD \
-        "$PG_BIN/psql" -X -q -v ON_ERROR_STOP=1 -d "$database" "$@"
+        "$PG_BIN/psql" -X -q -v ON_ERROR_STOP=1 -d "$database" "$@" 9>&-
 }
 
 cluster_ask() { cluster_psql "$1" -A -t -c "$2"; }
@@ -424,7 +425,7 @@ cluster_load_demo() { # database scale
         -c 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements' \
         -v "scale=$2" -f "$REPO/config/demo/schema.sql" -f "$REPO/config/demo/generate.sql" || return 1
     cluster_grant "$1" || return 1
-    cluster_psql "$1" -c 'VACUUM (ANALYZE)' -c CHECKPOINT
+    cluster_psql "$1" -c CHECKPOINT
 }
 
 # The server's own role: no superuser, owner of nothing.

@@ -55,7 +55,8 @@ import psycopg2
 REPO = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("PROVOST_BINARY", REPO / "build/provost")).resolve()
 SLOWNESS = float(os.environ.get("PROVOST_TEST_SLOWNESS", "1"))
-SCRATCH = pathlib.Path(tempfile.mkdtemp(prefix="provost-e2e-", dir="/tmp"))     # short, for sockets
+# Short, for the sake of sockets; scripts/test names a folder in which it cleans up after us.
+SCRATCH = pathlib.Path(tempfile.mkdtemp(prefix="provost-e2e-", dir=os.environ.get("PROVOST_SCRATCH", "/tmp")))
 SCRATCH.chmod(0o711)
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 SANITIZER = re.compile(r"(Address|Thread|Leak|UndefinedBehavior|Memory)Sanitizer|runtime error:|FATAL: .*San")
