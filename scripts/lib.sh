@@ -361,6 +361,7 @@ cluster_end_processes() { # data folder
 cluster_start() { # [name=value ...]
     cluster_end_processes "$CLUSTER_DATA"
     cluster_socket_dir
+    rm -f "$CLUSTER_SOCKET"/.s.PGSQL.*     # its lock file names a pid as well
     cluster_configure "$@"
     (umask 077 && : >>"$CLUSTER_HOME/postgres.log")
     if ! run_long cluster_launch; then

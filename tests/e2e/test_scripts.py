@@ -1,0 +1,226 @@
+"""scripts/run as a user meets it: one home from its creation to its end, and what may go wrong."""
+import contextlib
+import os
+import pathlib
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import urllib.request
+
+import psycopg2
+import pytest
+
+from harness import BINARY, REPO, SCRATCH, free_port, wait_until
+
+pytestmark = pytest.mark.skipif(BINARY != (REPO / "build/provost").resolve(),
+                                reason="scripts/run has its own binary")
+
+
+def processes_of(home):
+    """Every process that works in this home or was told of it."""
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                if str(home) in words or os.readlink(entry / "cwd").startswith(str(home)):
+                    found[int(entry.name)] = words.replace("\0", " ")
+    return found
+
+
+class Run:
+    """scripts/run in the background; its output is read as it comes."""
+
+    def __init__(self, home, *args, port=None, **options):
+        self.home, self.port = home, port or free_port()
+        self.output = ""
+        command = [REPO / "scripts/run", "--home", home, "--port", str(self.port), "--scale", "0.01", *args]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True, cwd="/", **options)
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.output += line
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(15)
+
+    def says(self, text, seconds=120):
+        def said():
+            assert text in self.output or self.process.poll() is None, f"it ended:\n{self.output}"
+            return text in self.output
+        wait_until(said, seconds, f"{text!r} in the output")
+
+    def ready(self):
+        self.says(f"Provost is ready at http://127.0.0.1:{self.port}/")
+        return self
+
+    def ends(self, seconds=10):
+        code = self.process.wait(seconds)
+        self.reader.join(5)
+        return code
+
+    def env(self):
+        """What a shell has after sourcing the file."""
+        script = f". {shlex.quote(str(self.home / 'env'))}; printf '%s\\n' \"$PROVOST_URL\" \"$DATABASE_URL\""
+        return subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True).stdout.split("\n")[:2]
+
+    def courses(self):
+        with contextlib.closing(psycopg2.connect(self.env()[1])) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM course")
+            return cursor.fetchone()[0]
+
+
+@pytest.fixture
+def new_home():
+    """A folder name with a blank and a quote, in which nothing is left running."""
+    home = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=SCRATCH)) / "a home's"
+    home.parent.chmod(0o711)
+    yield home
+    wait_until(lambda: not processes_of(home), 10, f"nothing runs in {home} any more")
+
+
+@pytest.fixture(scope="module")
+def loaded_home():
+    """A home whose data are there already; those tests that use it leave it stopped."""
+    home = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=SCRATCH)) / "loaded"
+    home.parent.chmod(0o711)
+    with Run(home) as run:
+        run.ready()
+        run.process.terminate()
+        assert run.ends() == 0
+    return home
+
+
+def test_home_from_its_creation_to_sigterm(new_home):
+    with Run(new_home) as run:
+        run.ready()
+        assert (new_home / "provost.pid").read_text().strip() == str(run.process.pid)
+        for name in ("env", "secrets"):
+            assert (new_home / name).stat().st_mode & 0o777 == 0o600
+        for line in (new_home / "env").read_text().splitlines():
+            assert re.fullmatch(r"[A-Z_]+='.*'", line)
+        url, _ = run.env()
+        assert urllib.request.urlopen(url + "/readyz", timeout=5).status == 200
+        assert run.courses() == 100
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ends(10) == 0
+    assert not processes_of(new_home)
+
+
+def test_the_cluster_asks_everyone_for_a_password(loaded_home):
+    with Run(loaded_home) as run:
+        _, url = run.ready().env()
+        with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT DISTINCT auth_method FROM pg_hba_file_rules")
+            assert cursor.fetchall() == [("scram-sha-256",)]
+            cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'provost_app'")
+            assert cursor.fetchone() == (False,)
+            cursor.execute("SHOW server_encoding")
+            assert cursor.fetchone() == ("UTF8",)
+            cursor.execute("SELECT count(*) FROM pg_stat_statements")
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            psycopg2.connect(re.sub(r":[^:@]*@", ":wrong@", url))
+
+
+def test_second_run_has_the_same_data_and_says_that_it_keeps_its_scale(loaded_home):
+    with Run(loaded_home, "--scale", "0.02") as run:
+        run.ready()
+        assert "Loading" not in run.output
+        assert "keeping the data" in run.output and "scale=0.01, not 0.02" in run.output
+        assert run.courses() == 100
+
+
+def test_sigint_stops_it_even_where_it_was_ignored(loaded_home):
+    with Run(loaded_home, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) as run:
+        run.ready()
+        run.process.send_signal(signal.SIGINT)
+        assert run.ends(10) == 0
+    assert not processes_of(loaded_home)
+
+
+def test_second_start_on_a_home_is_refused(loaded_home):
+    with Run(loaded_home) as run:
+        run.ready()
+        with Run(loaded_home) as second:
+            assert second.ends() == 1
+            assert f"already running on {loaded_home} (pid {run.process.pid})" in second.output
+        assert urllib.request.urlopen(run.env()[0] + "/readyz", timeout=5).status == 200
+
+
+def test_two_homes_run_side_by_side(loaded_home, new_home):
+    with Run(loaded_home) as one, Run(new_home) as two:
+        assert one.ready().courses() == two.ready().courses() == 100
+        assert one.env()[1] != two.env()[1]
+
+
+@pytest.mark.parametrize("moment", ["Creating", "Loading", "Provost is ready"])
+def test_killed_run_is_followed_by_one_that_works(new_home, moment):
+    with Run(new_home) as run:
+        run.says(moment)
+        run.process.kill()
+        run.process.wait()
+    with Run(new_home, port=run.port) as again:
+        assert again.ready().courses() == 100
+        again.process.terminate()
+        assert again.ends(10) == 0
+
+
+def test_home_that_was_killed_as_a_whole(loaded_home):
+    with Run(loaded_home) as run:
+        run.ready()
+        run.process.kill()
+        for pid in processes_of(loaded_home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    with Run(loaded_home) as again:
+        assert again.ready().courses() == 100
+
+
+def test_server_that_dies_ends_the_run(loaded_home):
+    with Run(loaded_home) as run:
+        run.ready()
+        os.kill(int((loaded_home / "server.pid").read_text()), signal.SIGKILL)
+        assert run.ends(10) == 1
+        assert "the server ended (exit code 137)" in run.output
+    assert not processes_of(loaded_home)
+
+
+def test_port_that_is_taken(loaded_home):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with Run(loaded_home, port=taken.getsockname()[1]) as run:
+            assert run.ends() == 1
+            assert f"port {run.port} of 127.0.0.1 is taken" in run.output
+    assert not processes_of(loaded_home)
+
+
+def test_broken_configuration(loaded_home, tmp_path):
+    broken = tmp_path / "broken.ini"
+    broken.write_text("[cache]\nno_such_key = 1\n")
+    (tmp_path / "endpoints").mkdir()
+    with Run(loaded_home, "--config", broken) as run:
+        assert run.ends(20) == 1
+        assert "no_such_key" in run.output and "the server ended" in run.output
+    assert not processes_of(loaded_home)
+
+
+@pytest.mark.parametrize("args", [["--bogus"], ["--port"], ["--port", "x"], ["--port", "70000"], ["--scale", "0"], ["more"]])
+def test_bad_option_shows_the_usage(args):
+    done = subprocess.run([REPO / "scripts/run", *args], capture_output=True, text=True, timeout=10)
+    assert done.returncode == 2 and "usage: scripts/run" in done.stderr and not done.stdout
+
+
+def test_help():
+    done = subprocess.run([REPO / "scripts/run", "--help"], capture_output=True, text=True, timeout=10)
+    assert done.returncode == 0 and "--home DIR" in done.stdout
