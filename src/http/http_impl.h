@@ -1,0 +1,183 @@
+/*
+ * What the files of the http module share: the server, a connection, and the one request that it
+ * carries at a time.
+ *
+ * server.c   the daemon, connections, deadlines, stopping
+ * request.c  the way of a request, from its first line to its job
+ * respond.c  answers and problem documents
+ * status.c   from an answer's outcome to a status
+ * builtin.c  /, /livez, /readyz
+ * cors.c     origins
+ * head.c     what a request's head must look like
+ */
+#ifndef PROVOST_HTTP_IMPL_H
+#define PROVOST_HTTP_IMPL_H
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "provost/catalog.h"
+#include "provost/engine.h"
+#include "provost/http.h"
+#include "provost/snapshot.h"
+#include "provost/target.h"
+#include "provost/values.h"
+
+enum { REQUEST_ID_MAX = 128, TARGET_INLINE = 512 };
+
+/* The options that a reload changes, as requests see them. */
+struct http_live {
+	struct snapshot_object object;
+	struct strlist origins;
+	size_t max_url, max_body;
+	uint64_t idle_timeout_ms, header_timeout_ms;
+	bool development;
+};
+
+/* Headers we act on; borrowed from the connection until the request is completed. */
+struct head {
+	const char *host, *origin, *request_id, *preflight_method;
+	const char *why;  /* a refusal: the sentence */
+	unsigned status;  /* and its status; 0: the head is good */
+	uint64_t length;  /* Content-Length, 0 without */
+};
+
+enum step {
+	STEP_IDLE,    /* between requests */
+	STEP_HEAD,    /* the request line has come */
+	STEP_BODY,    /* the head has been checked */
+	STEP_WAITING, /* suspended, a job of the engine */
+	STEP_SENDING, /* an answer is queued */
+};
+
+/* Owned by the connection's http thread, but for what says otherwise. While a job is with the
+ * engine, the engine owns `job` and reads `bind` and `id`. */
+struct request {
+	struct MHD_Connection *connection;
+	char id[REQUEST_ID_MAX + 1];
+	uint64_t started_us;
+	const char *method;
+	bool too_long;   /* the target is past max_url and was not kept */
+	size_t body;     /* bytes received of it */
+	bool body_over;  /* more than max_body */
+	char *target;    /* inline_target or allocated */
+	size_t target_len;
+	char inline_target[TARGET_INLINE];
+	struct head head;
+	struct catalog *catalog; /* a reference of its own while there is a job */
+	const struct endpoint *endpoint;
+	struct values values;
+	const char **bind;
+	struct job job;
+	unsigned status; /* of the answer, for the access log */
+	size_t sent;     /* bytes of its body */
+};
+
+struct client {
+	unsigned magic;
+#define CLIENT_MAGIC 0xC11E47A1u
+	struct http *http;
+	int fd;       /* the connection's own descriptor; valid while on the list */
+	bool refused; /* beyond max_connections */
+	LIST_ENTRY(client) link; /* http->lock */
+
+	atomic_int step;             /* written by the http thread, read by anyone */
+	_Atomic uint64_t deadline_ms; /* of the step; 0: none. Written by the http thread and the sweep */
+	uint64_t acked;              /* the sweep's: bytes the peer had taken when last looked at */
+
+	struct request request;
+};
+
+struct http {
+	unsigned magic;
+#define HTTP_MAGIC 0x5E27E211u
+	struct engine *engine;
+	struct pool *pool;
+	struct snapshot *catalog; /* of struct catalog */
+	struct snapshot *live;    /* of struct http_live */
+	struct MHD_Daemon *daemon;
+	int listen_fd;
+	bool quiesced;
+	char *listen;
+	unsigned threads, max_connections;
+	atomic_int phase; /* enum http_phase */
+
+	pthread_mutex_t lock; /* guards clients, count */
+	LIST_HEAD(, client) clients;
+	size_t count;
+};
+
+/* ---- listen.c ----------------------------------------------------------------------------------- */
+
+/* A listening socket, or negative errno with a sentence in errs. */
+int listen_open(const char *listen, struct errors *errs);
+
+/* ---- head.c ------------------------------------------------------------------------------------- */
+
+/* Reads the head of the request once: what we act on, and whether it may be served. RFC 9112,
+ * sections 3.2, 5.1 and 6. */
+void head_read(struct MHD_Connection *c, const char *version, size_t max_body, struct head *ret);
+
+/* ---- request.c: libmicrohttpd's callbacks --------------------------------------------------------- */
+
+void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection);
+enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, const char *url,
+			       const char *method, const char *version, const char *data,
+			       size_t *data_size, void **con_cls);
+void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+		       enum MHD_RequestTerminationCode why);
+
+/* The options as they are now; valid until this thread asks again. */
+const struct http_live *http_live(struct http *h);
+
+static inline struct client *client_of(struct request *q)
+{
+	return (struct client *)((char *)q - offsetof(struct client, request));
+}
+static inline struct http *http_of(struct request *q)
+{
+	return client_of(q)->http;
+}
+
+/* ---- respond.c ------------------------------------------------------------------------------------ */
+
+/* Each queues one answer; what it returns is the handler's result. */
+
+/* `len` bytes of JSON that stay valid until `done(arg)`; `done` may be NULL for static bytes. */
+enum MHD_Result respond_json(struct request *q, unsigned status, const char *body, size_t len,
+			     void (*done)(void *), void *arg);
+/* An RFC 9457 problem document. `detail` is for the caller's eyes. */
+enum MHD_Result respond_problem(struct request *q, unsigned status, const char *detail);
+/* 405 with what is allowed, bits of enum method. */
+enum MHD_Result respond_not_allowed(struct request *q, unsigned methods);
+/* 204 with Allow, and the CORS preflight headers where the origin is permitted. */
+enum MHD_Result respond_options(struct request *q, unsigned methods);
+/* 400 with every parameter that is wrong. */
+enum MHD_Result respond_bad_values(struct request *q);
+/* What the job came to. */
+enum MHD_Result respond_answer(struct request *q);
+
+/* ---- status.c ------------------------------------------------------------------------------------- */
+
+/* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`: static,
+ * or the message of provost.fail, which the answer owns. */
+unsigned status_of_answer(const struct answer *a, const char **ret_detail);
+/* The reason phrase of RFC 9110, section 15. */
+const char *status_title(unsigned status);
+
+/* ---- builtin.c ------------------------------------------------------------------------------------ */
+
+/* Answers the path if it is one of Provost's own. */
+bool builtin_answer(struct request *q, const struct target *t, enum MHD_Result *ret);
+
+/* ---- cors.c --------------------------------------------------------------------------------------- */
+
+/* Adds the headers for a permitted origin, and Vary where origins are configured. */
+void cors_add(struct request *q, struct MHD_Response *r, bool preflight, const char *methods);
+/* "GET, HEAD, OPTIONS" of bits of enum method, to a buffer of ALLOW_MAX. */
+enum { ALLOW_MAX = 64 };
+void allow_format(unsigned methods, char out[ALLOW_MAX]);
+
+#endif

@@ -1,0 +1,274 @@
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+#include "http_impl.h"
+#include "provost/log.h"
+
+enum { BODY_GRACE = 1 << 20 }; /* bytes past max_body that are read and dropped to be able to say 413 */
+
+const struct http_live *http_live(struct http *h)
+{
+	return (const struct http_live *)snapshot_use(h->live);
+}
+
+static void set_step(struct request *q, enum step step, uint64_t deadline_ms)
+{
+	struct client *c = client_of(q);
+	/* Relaxed: the sweep acts on what it sees at most a second late, and guards nothing by it. */
+	atomic_store_explicit(&c->deadline_ms, deadline_ms, memory_order_relaxed);
+	atomic_store_explicit(&c->step, step, memory_order_relaxed);
+}
+
+static enum step step_of(struct request *q)
+{
+	return atomic_load_explicit(&client_of(q)->step, memory_order_relaxed);
+}
+
+/* ---- the request line ---------------------------------------------------------------------------- */
+
+static void keep_target(struct request *q, const char *uri, size_t max)
+{
+	size_t n = strlen(uri);
+	q->too_long = n > max;
+	q->target = q->inline_target;
+	if (q->too_long)
+		n = 0;
+	else if (n >= sizeof q->inline_target)
+		q->target = malloc(n + 1);
+	if (!q->target)
+		return;
+	memcpy(q->target, uri, n);
+	q->target[n] = '\0';
+	q->target_len = n;
+}
+
+/* Called with the target as it came, before libmicrohttpd decodes it in place. */
+void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+	struct http *h = cls;
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	struct client *c = info ? info->socket_context : NULL;
+	if (!c)
+		return NULL;
+	CHECK_MAGIC(c, CLIENT_MAGIC);
+	struct request *q = &c->request;
+	const struct http_live *live = http_live(h);
+	q->connection = connection;
+	q->started_us = clock_us();
+	keep_target(q, uri, live->max_url);
+	set_step(q, STEP_HEAD, q->started_us / 1000 + live->header_timeout_ms);
+	return q;
+}
+
+/* ---- the head ------------------------------------------------------------------------------------ */
+
+static bool is_sane_id(const char *s)
+{
+	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+	return n > 0 && n <= REQUEST_ID_MAX && !s[n];
+}
+
+static void set_id(struct request *q)
+{
+	if (q->head.request_id && is_sane_id(q->head.request_id))
+		strcpy(q->id, q->head.request_id);
+	else
+		snprintf(q->id, sizeof q->id, "%016llx", (unsigned long long)jitter(UINT64_MAX));
+}
+
+/* The first call. An answer queued here closes the connection, which is what a head that cannot be
+ * trusted calls for. */
+static enum MHD_Result take_head(struct request *q, const char *method, const char *version)
+{
+	struct client *c = client_of(q);
+	const struct http_live *live = http_live(c->http);
+	head_read(q->connection, version, live->max_body, &q->head);
+	q->method = method;
+	set_id(q);
+	if (c->refused)
+		return respond_problem(q, 503, "Too many connections are open. Try again.");
+	if (q->too_long)
+		return respond_problem(q, 414, "The request target is too long.");
+	if (!q->target)
+		return respond_problem(q, 503, "The server is out of memory. Try again.");
+	if (q->head.status)
+		return respond_problem(q, q->head.status, q->head.why);
+	set_step(q, STEP_BODY, clock_ms() + live->idle_timeout_ms);
+	return MHD_YES;
+}
+
+/* Bodies are of no use to a read; they are read and dropped, so that the connection can go on. */
+static enum MHD_Result take_body(struct request *q, size_t *n)
+{
+	size_t max = http_live(http_of(q))->max_body;
+	q->body += *n;
+	q->body_over = q->body > max;
+	*n = 0;
+	return q->body > max + BODY_GRACE ? MHD_NO : MHD_YES;
+}
+
+/* ---- the job ------------------------------------------------------------------------------------- */
+
+/* On a worker's or the janitor's thread: from here on the request is the http thread's again. */
+static void job_done(struct job *j)
+{
+	struct request *q = (struct request *)((char *)j - offsetof(struct request, job));
+	MHD_resume_connection(q->connection);
+}
+
+static int bind_values(struct request *q)
+{
+	const struct stmt *s = &q->endpoint->stmt;
+	q->bind = malloc((s->binds + 1) * sizeof *q->bind);
+	if (!q->bind)
+		return -ENOMEM;
+	for (size_t i = 0; i < s->binds; i++) {
+		ALWAYS(s->bind[i].source == BIND_PARAM);
+		q->bind[i] = values_get(&q->values, s->bind[i].index);
+	}
+	return 0;
+}
+
+/* Suspends first and publishes after: the job may be done before engine_submit returns, and only what
+ * is suspended can be resumed. */
+static enum MHD_Result submit(struct request *q, struct catalog *catalog)
+{
+	struct http *h = http_of(q);
+	snapshot_ref(&catalog->object);
+	q->catalog = catalog;
+	q->job = (struct job){
+		.endpoint = q->endpoint,
+		.values = q->bind,
+		.request_id = q->id,
+		.done = job_done,
+	};
+	set_step(q, STEP_WAITING, 0);
+	MHD_suspend_connection(q->connection);
+	int r = engine_submit(h->engine, &q->job);
+	if (r < 0) {
+		q->job.answer.outcome = r == -EAGAIN ? OUTCOME_QUEUE_FULL : OUTCOME_STOPPING;
+		MHD_resume_connection(q->connection);
+	}
+	return MHD_YES;
+}
+
+/* ---- routing ------------------------------------------------------------------------------------- */
+
+static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
+				     const struct route_match *m, struct slice query)
+{
+	q->endpoint = m->endpoint;
+	int r = values_read(&q->values, m->endpoint, m->path, m->paths, query);
+	if (r == -EINVAL)
+		return respond_bad_values(q);
+	if (r == 0)
+		r = bind_values(q);
+	if (r < 0)
+		return respond_problem(q, 503, "The server is out of memory. Try again.");
+	return submit(q, catalog);
+}
+
+static enum MHD_Result route(struct request *q, const struct target *t)
+{
+	struct catalog *catalog = (struct catalog *)snapshot_use(http_of(q)->catalog);
+	struct route_match m;
+	if (!catalog)
+		return respond_problem(q, 503, "The server is starting. Try again.");
+	int method = method_parse(q->method, strlen(q->method));
+	bool known = method >= 0 || !strcmp(q->method, "HEAD");
+	catalog_route(catalog, method >= 0 ? (enum method)method : METHOD_GET, t->path, &m);
+	if (!m.methods)
+		return respond_problem(q, 404, "There is nothing at this path.");
+	if (!strcmp(q->method, "OPTIONS"))
+		return respond_options(q, m.methods);
+	if (!m.endpoint || !known)
+		return respond_not_allowed(q, m.methods);
+	return call_endpoint(q, catalog, &m, t->query);
+}
+
+static enum MHD_Result dispatch(struct request *q)
+{
+	struct target t;
+	enum MHD_Result r;
+	if (q->body_over)
+		return respond_problem(q, 413, "The body is larger than this server accepts.");
+	if (target_parse(q->target, q->target_len, &t) < 0)
+		return respond_problem(q, 400, "The request target is malformed.");
+	if (t.asterisk && !strcmp(q->method, "OPTIONS"))
+		return respond_options(q, 1u << METHOD_GET);
+	if (t.asterisk)
+		return respond_problem(q, 400, "The target * is for OPTIONS only.");
+	if (builtin_answer(q, &t, &r))
+		return r;
+	return route(q, &t);
+}
+
+/* Called for the head, for each piece of the body, at its end, and once more after a resume. */
+enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, const char *url,
+			       const char *method, const char *version, const char *data,
+			       size_t *data_size, void **con_cls)
+{
+	struct request *q = *con_cls;
+	(void)cls;
+	(void)connection;
+	(void)url;
+	(void)data;
+	if (!q)
+		return MHD_NO; /* the connection has no structure of ours: out of memory at accept */
+	switch (step_of(q)) {
+	case STEP_HEAD:
+		return take_head(q, method, version);
+	case STEP_BODY:
+		return *data_size ? take_body(q, data_size) : dispatch(q);
+	case STEP_WAITING:
+		return respond_answer(q);
+	default:
+		return MHD_NO;
+	}
+}
+
+/* ---- the end ------------------------------------------------------------------------------------- */
+
+static void log_request(struct request *q)
+{
+	const struct answer *a = &q->job.answer;
+	log_access("request",
+		   (const struct log_field[]){
+			   LOGS("id", *q->id ? q->id : NULL),
+			   LOGS("method", q->method),
+			   LOGS("route", q->endpoint ? q->endpoint->route : NULL),
+			   LOGU("status", q->status),
+			   LOGU("bytes", q->sent),
+			   LOGU("us", clock_us() - q->started_us),
+			   LOGU("queue_us", a->queue_us),
+			   LOGU("db_us", a->db_us),
+			   {.type = LOG_END},
+		   });
+}
+
+void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+		       enum MHD_RequestTerminationCode why)
+{
+	struct request *q = *con_cls;
+	(void)connection;
+	(void)why;
+	if (!q)
+		return;
+	*con_cls = NULL;
+	if (log_access_enabled() && q->status)
+		log_request(q);
+
+	const struct http_live *live = http_live(cls);
+	answer_done(&q->job.answer);
+	values_done(&q->values);
+	free(q->bind);
+	if (q->target != q->inline_target)
+		free(q->target);
+	if (q->catalog)
+		snapshot_unref(&q->catalog->object);
+	*q = (struct request){0};
+	/* The next request's first line must have come whole by then: idling, then dawdling. */
+	set_step(q, STEP_IDLE, clock_ms() + live->idle_timeout_ms);
+}

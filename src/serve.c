@@ -1,0 +1,341 @@
+#include "serve.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "provost/catalog.h"
+#include "provost/config.h"
+#include "provost/conn.h"
+#include "provost/engine.h"
+#include "provost/http.h"
+#include "provost/log.h"
+#include "provost/pool.h"
+#include "provost/snapshot.h"
+
+extern char **environ;
+
+enum {
+	JANITOR_MS = 10,
+	SWEEP_EVERY = 50,         /* turns of the janitor */
+	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
+	RETRY_MS = 500,           /* between looks for a database that was not there */
+	LAST_BYTES_MS = 1000,     /* for answers queued after the engine stopped */
+};
+
+struct server {
+	struct config *config; /* in force; this thread's own */
+	struct snapshot *catalog;
+	struct pool *pool;
+	struct engine *engine;
+	struct http *http;
+	sigset_t signals;
+	pthread_t janitor;
+	atomic_bool janitor_stops;
+};
+
+/* ---- loading ------------------------------------------------------------------------------------- */
+
+static void apply_overrides(const struct config *c, struct catalog *catalog, struct errors *errs)
+{
+	for (size_t i = 0; i < c->overrides; i++) {
+		const struct endpoint_override *o = &c->override[i];
+		struct endpoint *e = catalog_find(catalog, o->name);
+		if (!e)
+			errors_add(errs, c->file, o->line,
+				   "[endpoint %s]: there is no such endpoint under %s", o->name,
+				   c->endpoints_dir);
+		else if (o->timeout_ms >= 0)
+			e->timeout_ms = o->timeout_ms;
+	}
+}
+
+struct catalog *serve_load_catalog(const struct config *c, struct errors *errs)
+{
+	struct catalog *catalog = catalog_load(c->endpoints_dir, errs);
+	if (!catalog)
+		return NULL;
+	apply_overrides(c, catalog, errs);
+	if (errors_count(errs) > 0)
+		catalog_free(&catalog);
+	return catalog;
+}
+
+static int describe(const struct config *c, struct catalog *catalog, struct errors *errs)
+{
+	return engine_describe(catalog, c->pool.url, c->pool.prepare,
+			       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
+}
+
+static void log_errors(const char *what, const struct errors *errs)
+{
+	for (size_t i = 0; errors_text(errs, i); i++)
+		log_error(what, LOGS("reason", errors_text(errs, i)));
+}
+
+/* ---- signals ------------------------------------------------------------------------------------- */
+
+/* The signal that came within `ms`, or 0. */
+static int signal_within(struct server *s, int64_t ms)
+{
+	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+	int r = sigtimedwait(&s->signals, NULL, &t);
+	return r > 0 ? r : 0;
+}
+
+static bool is_stop(int sig)
+{
+	return sig == SIGTERM || sig == SIGINT;
+}
+
+/* ---- the janitor --------------------------------------------------------------------------------- */
+
+static void *janitor(void *arg)
+{
+	struct server *s = arg;
+	struct timespec t = {.tv_nsec = JANITOR_MS * 1000000};
+	pthread_setname_np(pthread_self(), "janitor");
+	for (unsigned turn = 0; !atomic_load(&s->janitor_stops); turn++) {
+		engine_expire(s->engine, clock_us());
+		if (turn % SWEEP_EVERY == 0)
+			http_sweep(s->http, clock_ms());
+		nanosleep(&t, NULL);
+	}
+	return NULL;
+}
+
+/* ---- reload -------------------------------------------------------------------------------------- */
+
+static void log_change(void *arg, const char *section, const char *key, const char *from,
+		       const char *to, bool restart)
+{
+	(void)arg;
+	if (restart)
+		log_warn("config: this change needs a restart", LOGS("section", section),
+			 LOGS("key", key), LOGS("from", from), LOGS("to", to));
+	else
+		log_info("config: changed", LOGS("section", section), LOGS("key", key),
+			 LOGS("from", from), LOGS("to", to));
+}
+
+static void apply_log_options(const struct config *c)
+{
+	int level = log_level_parse(c->log.level);
+	if (level >= 0)
+		log_set_level((enum log_level)level);
+	int r = log_access_open(c->http.access_log);
+	if (r < 0)
+		log_error("the access log cannot be opened; the old target is kept",
+			  LOGS("target", c->http.access_log), LOGS("reason", strerror(-r)));
+}
+
+static void apply(struct server *s, struct config *config, struct catalog *catalog)
+{
+	size_t changes = config_diff(s->config, config, log_change, NULL);
+	size_t endpoints = catalog->endpoints;
+	apply_log_options(config);
+	pool_configure(s->pool, &config->pool);
+	int r = engine_configure(s->engine, &config->engine);
+	if (r < 0)
+		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
+	http_configure(s->http, &config->http);
+	snapshot_set(s->catalog, &catalog->object);
+	config_free(&s->config);
+	s->config = config;
+	log_info("reload: applied", LOGU("changes", changes), LOGU("endpoints", endpoints));
+}
+
+/* Validates everything, then applies everything, or changes nothing and says why. */
+static void reload(struct server *s)
+{
+	_cleanup_errors_ struct errors *errs = errors_new();
+	_cleanup_catalog_ struct catalog *catalog = NULL;
+	struct config *config = config_load(s->config->file, environ, errs);
+	if (config)
+		catalog = serve_load_catalog(config, errs);
+	if (catalog && describe(config, catalog, errs) == 0) {
+		apply(s, config, catalog);
+		catalog = NULL;
+		return;
+	}
+	log_errors("reload: refused", errs);
+	log_error("reload: nothing was changed", LOGU("errors", errors_count(errs)));
+	config_free(&config);
+}
+
+/* ---- start --------------------------------------------------------------------------------------- */
+
+static void raise_descriptor_limit(void)
+{
+	struct rlimit l;
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == l.rlim_max)
+		return;
+	l.rlim_cur = l.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
+static int write_pidfile(const char *path)
+{
+	_cleanup_fclose_ FILE *f = path ? fopen(path, "we") : NULL;
+	if (!path)
+		return 0;
+	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fflush(f) != 0) {
+		log_error("cannot write the pid file", LOGS("file", path),
+			  LOGS("reason", strerror(errno)));
+		return -EIO;
+	}
+	return 0;
+}
+
+static int start_threads(struct server *s, struct errors *errs)
+{
+	int r = pool_start(s->pool);
+	if (r == 0)
+		r = engine_start(s->engine);
+	if (r == 0)
+		r = -pthread_create(&s->janitor, NULL, janitor, s);
+	if (r < 0)
+		errors_add(errs, NULL, 0, "cannot start a thread: %s", strerror(-r));
+	return r < 0 ? r : http_start(s->http, errs);
+}
+
+/* Has PostgreSQL check the endpoints, waiting for it as long as it takes. 0: served from now on; 1: told
+ * to stop; -EINVAL: an endpoint is wrong. */
+static int bring_up(struct server *s, struct catalog *catalog)
+{
+	for (bool told = false;;) {
+		_cleanup_errors_ struct errors *errs = errors_new();
+		int r = describe(s->config, catalog, errs);
+		if (r == 0) {
+			snapshot_set(s->catalog, &catalog->object);
+			http_set_phase(s->http, HTTP_READY);
+			return 0;
+		}
+		if (r != -ENOTCONN) {
+			log_errors("an endpoint cannot be served", errs);
+			catalog_free(&catalog);
+			return r;
+		}
+		if (!told)
+			log_errors("waiting for the database", errs);
+		told = true;
+		if (is_stop(signal_within(s, RETRY_MS))) {
+			catalog_free(&catalog);
+			return 1;
+		}
+	}
+}
+
+/* ---- stop ---------------------------------------------------------------------------------------- */
+
+/* Waits until every request that was begun is completed; false at the deadline or a second signal. */
+static bool wait_for_requests(struct server *s, int64_t timeout_ms)
+{
+	size_t requests, connections;
+	unsigned quiet = 0;
+	uint64_t until = clock_ms() + (uint64_t)timeout_ms;
+	while (clock_ms() < until) {
+		http_load(s->http, &requests, &connections);
+		/* Once is not enough: a request may be on its way to its first line. */
+		quiet = requests ? 0 : quiet + 1;
+		if (!connections || quiet >= 5)
+			return true;
+		if (is_stop(signal_within(s, JANITOR_MS)))
+			break;
+	}
+	return false;
+}
+
+static void stop(struct server *s)
+{
+	const struct http_options *o = &s->config->http;
+	log_info("stopping");
+	http_set_phase(s->http, HTTP_DRAINING);
+	if (o->drain_delay_ms)
+		(void)signal_within(s, o->drain_delay_ms);
+	http_set_phase(s->http, HTTP_CLOSING);
+	http_quiesce(s->http);
+	if (!wait_for_requests(s, o->shutdown_timeout_ms))
+		log_warn("stopping with requests unfinished");
+	engine_stop(s->engine);
+	(void)wait_for_requests(s, LAST_BYTES_MS);
+	pool_stop(s->pool);
+	http_stop(s->http);
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------- */
+
+static void server_free(struct server *s)
+{
+	http_free(&s->http);
+	engine_free(&s->engine);
+	pool_free(&s->pool);
+	snapshot_set(s->catalog, NULL);
+	snapshot_free(&s->catalog);
+	config_free(&s->config);
+}
+
+static int run(struct server *s, struct catalog *catalog)
+{
+	_cleanup_errors_ struct errors *errs = errors_new();
+	if (start_threads(s, errs) < 0) {
+		log_errors("cannot start", errs);
+		catalog_free(&catalog);
+		return 1;
+	}
+	log_info("listening", LOGS("address", s->config->http.listen),
+		 LOGU("port", http_port(s->http)), LOGU("workers", s->config->engine.threads),
+		 LOGU("pool_max", s->config->pool.max));
+	size_t endpoints = catalog->endpoints;
+	int r = bring_up(s, catalog);
+	if (r == 0)
+		log_info("ready", LOGU("endpoints", endpoints));
+	while (r == 0) {
+		int sig = signal_within(s, INT32_MAX);
+		if (is_stop(sig))
+			break;
+		if (sig == SIGHUP)
+			reload(s);
+	}
+	return r < 0;
+}
+
+int serve(struct config *config, struct catalog *catalog, const char *pidfile)
+{
+	struct server s = {.config = config};
+	sigemptyset(&s.signals);
+	sigaddset(&s.signals, SIGTERM);
+	sigaddset(&s.signals, SIGINT);
+	sigaddset(&s.signals, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &s.signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	raise_descriptor_limit();
+	if (log_start() < 0)
+		return 1;
+	apply_log_options(config);
+
+	s.catalog = snapshot_new();
+	s.pool = pool_new(&config->pool);
+	s.engine = engine_new(&config->engine, s.pool);
+	s.http = http_new(&config->http, s.catalog, s.engine, s.pool);
+	int status = 1;
+	if (write_pidfile(pidfile) == 0) {
+		status = run(&s, catalog);
+		stop(&s);
+		atomic_store(&s.janitor_stops, true);
+		if (s.janitor)
+			pthread_join(s.janitor, NULL);
+	} else {
+		catalog_free(&catalog);
+	}
+	if (pidfile)
+		(void)unlink(pidfile);
+	server_free(&s);
+	log_info("stopped", LOGI("status", status));
+	log_stop();
+	return status;
+}
