@@ -1,0 +1,559 @@
+#include "keys.h"
+
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+
+#include "origins.h"
+#include "provost/units.h"
+#include "url.h"
+
+#define CONFIG(member)   offsetof(struct config, member)
+#define OVERRIDE(member) offsetof(struct endpoint_override, member)
+
+#define MS     INT64_C(1)
+#define SECOND INT64_C(1000)
+#define MINUTE (60 * SECOND)
+#define HOUR   (60 * MINUTE)
+#define DAY    (24 * HOUR)
+#define KIB    INT64_C(1024)
+#define MIB    (1024 * KIB)
+
+/* clang-format off */
+const struct key config_keys[] = {
+	{"http", "listen", KEY_LISTEN, .restart = true,
+	 .fallback = "127.0.0.1:8080", .offset = CONFIG(http.listen),
+	 .doc = "The address and port to serve on. Callers are not identified yet, so it must be one of "
+	        "this machine alone: 127.0.0.0/8, ::1 or localhost. Port 0 takes any free port."},
+	{"http", "threads", KEY_INTEGER, .restart = true, .min = 1, .max = 64, .zero = "one per core",
+	 .fallback = "0", .offset = CONFIG(http.threads),
+	 .doc = "Threads that read requests and write answers. They never wait for the database, so more "
+	        "than there are cores gain nothing."},
+	{"http", "max_connections", KEY_INTEGER, .restart = true, .min = 1, .max = 100000,
+	 .fallback = "1000", .offset = CONFIG(http.max_connections),
+	 .doc = "Connections of clients open at once; further ones are answered 503 and closed."},
+	{"http", "origins", KEY_ORIGINS,
+	 .fallback = "", .offset = CONFIG(http.origins),
+	 .doc = "Web pages of which other origins may call the API from a browser (CORS), separated by "
+	        "commas. Empty: only pages of the server's own origin."},
+	{"http", "max_url", KEY_SIZE, .min = 256, .max = 32 * KIB,
+	 .fallback = "8KiB", .offset = CONFIG(http.max_url),
+	 .doc = "The longest request target, path and query together; longer ones are answered 414."},
+	{"http", "max_body", KEY_SIZE, .min = 1, .max = 64 * MIB,
+	 .fallback = "1MiB", .offset = CONFIG(http.max_body),
+	 .doc = "The largest request body; larger ones are answered 413."},
+	{"http", "idle_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .fallback = "1m", .offset = CONFIG(http.idle_timeout_ms),
+	 .doc = "How long a connection may stay open between two requests."},
+	{"http", "header_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .fallback = "10s", .offset = CONFIG(http.header_timeout_ms),
+	 .doc = "How long a client may take to send the head of a request."},
+	{"http", "drain_delay", KEY_DURATION, .min = 1 * MS, .max = HOUR, .zero = "none",
+	 .fallback = "0", .offset = CONFIG(http.drain_delay_ms),
+	 .doc = "On SIGTERM, how long to go on accepting connections while /readyz already answers 503: "
+	        "the time a load balancer needs to notice."},
+	{"http", "shutdown_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .fallback = "10s", .offset = CONFIG(http.shutdown_timeout_ms),
+	 .doc = "On SIGTERM, how long requests that have begun may take to complete, after drain_delay."},
+	{"http", "access_log", KEY_TARGET,
+	 .fallback = "off", .offset = CONFIG(http.access_log),
+	 .doc = "Where a line per request is written. A file is appended to, and opened anew on reload, "
+	        "so that a rotated one is let go."},
+	{"http", "development", KEY_BOOL,
+	 .fallback = "no", .offset = CONFIG(http.development),
+	 .doc = "Whether error answers carry the database's own words, statements included. Only while "
+	        "listening on an address of this machine alone."},
+
+	{"workers", "threads", KEY_INTEGER, .min = 1, .max = 256,
+	 .fallback = "8", .offset = CONFIG(engine.threads),
+	 .doc = "Threads that run statements, each on a connection borrowed from the pool: more than "
+	        "pool_max only wait for one."},
+	{"workers", "queue", KEY_INTEGER, .min = 1, .max = 1000000,
+	 .fallback = "1024", .offset = CONFIG(engine.queue),
+	 .doc = "Statements that may wait for a worker; past it requests are answered 503 at once."},
+	{"workers", "queue_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .fallback = "2s", .offset = CONFIG(engine.queue_timeout_ms),
+	 .doc = "How long a statement may wait for a worker before its request is answered 503."},
+
+	{"database", "url", KEY_URL, .restart = true,
+	 .example = "postgresql://user:password@127.0.0.1:5432/database",
+	 .unset = "none; it must be set here or in the environment",
+	 .offset = CONFIG(pool.url),
+	 .doc = "The database: a connection URL or keyword string as libpq takes it, or the URL of an ORM. "
+	        "DATABASE_URL in the environment comes before the file, PROVOST_DATABASE_URL before "
+	        "both."},
+	{"database", "pool_min", KEY_INTEGER, .min = 0, .max = 1000,
+	 .fallback = "2", .offset = CONFIG(pool.min),
+	 .doc = "Connections kept open even when idle. Unless set, never more than pool_max."},
+	{"database", "pool_max", KEY_INTEGER, .min = 1, .max = 1000,
+	 .fallback = "8", .offset = CONFIG(pool.max),
+	 .doc = "Connections open at most."},
+	{"database", "acquire_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .fallback = "1s", .offset = CONFIG(pool.acquire_timeout_ms),
+	 .doc = "How long a statement may wait for a connection before its request is answered 503."},
+	{"database", "statement_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .fallback = "10s", .offset = CONFIG(engine.statement_timeout_ms),
+	 .doc = "How long a statement may run before it is cancelled and its request answered 504, unless "
+	        "its endpoint says otherwise."},
+	{"database", "max_lifetime", KEY_DURATION, .min = SECOND, .max = 7 * DAY, .zero = "no limit",
+	 .fallback = "30m", .offset = CONFIG(pool.max_lifetime_ms),
+	 .doc = "The age at which a connection is replaced, up to a tenth earlier so that not all go at "
+	        "once."},
+	{"database", "prepare", KEY_BOOL,
+	 .fallback = "yes", .offset = CONFIG(pool.prepare),
+	 .doc = "Whether statements stay prepared on their connections. Write no behind a transaction "
+	        "pooler such as PgBouncer."},
+
+	{"endpoint", "timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .example = "30s", .unset = "what the endpoint's @timeout says, else statement_timeout",
+	 .offset = OVERRIDE(timeout_ms),
+	 .doc = "How long the endpoint's statement may run before it is cancelled and its request answered "
+	        "504."},
+
+	{"log", "level", KEY_CHOICE, .choices = "error, warn, info, debug",
+	 .fallback = "info", .offset = CONFIG(log.level),
+	 .doc = "The least important lines that are logged to stderr. error: someone must act; warn: the "
+	        "service is degraded; info: what a healthy run has to say; debug: everything."},
+};
+/* clang-format on */
+const size_t config_keys_count = ELEMENTSOF(config_keys);
+
+/* ---- finding ----------------------------------------------------------------------------------
+ */
+
+const struct key *key_find(const char *section, const char *name)
+{
+	for (size_t i = 0; i < config_keys_count; i++) {
+		const struct key *k = &config_keys[i];
+
+		if (strcmp(k->section, section) == 0 && strcmp(k->name, name) == 0)
+			return k;
+	}
+	return NULL;
+}
+
+size_t key_index(const struct key *k)
+{
+	return (size_t)(k - config_keys);
+}
+
+bool key_is_endpoint(const struct key *k)
+{
+	return strcmp(k->section, "endpoint") == 0;
+}
+
+const char *key_section(const char *name)
+{
+	for (size_t i = 0; i < config_keys_count; i++) {
+		if (strcmp(config_keys[i].section, name) == 0)
+			return config_keys[i].section;
+	}
+	return NULL;
+}
+
+const char *key_section_of(const char *name)
+{
+	for (size_t i = 0; i < config_keys_count; i++) {
+		if (strcmp(config_keys[i].name, name) == 0)
+			return config_keys[i].section;
+	}
+	return NULL;
+}
+
+enum { NAME_MAX_COMPARED = 40 };
+
+/* Levenshtein's distance, without regard to case. Long names are near nothing. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t row[NAME_MAX_COMPARED + 1];
+	size_t an = strlen(a), bn = strlen(b);
+
+	if (an > NAME_MAX_COMPARED || bn > NAME_MAX_COMPARED)
+		return SIZE_MAX;
+	for (size_t j = 0; j <= bn; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= an; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= bn; j++) {
+			size_t above = row[j];
+			bool same = strncasecmp(&a[i - 1], &b[j - 1], 1) == 0;
+
+			row[j] = MIN(MIN(above, row[j - 1]) + 1, diagonal + (same ? 0 : 1));
+			diagonal = above;
+		}
+	}
+	return row[bn];
+}
+
+/* A guess that is mostly different letters helps nobody. */
+static bool is_near(const char *given, size_t d)
+{
+	return d <= 1 + strlen(given) / 4;
+}
+
+const char *key_nearest(const char *section, const char *name)
+{
+	const char *best = NULL;
+	size_t best_d = SIZE_MAX;
+
+	for (size_t i = 0; i < config_keys_count; i++) {
+		size_t d = distance(name, config_keys[i].name);
+
+		if (strcmp(config_keys[i].section, section) == 0 && d < best_d) {
+			best = config_keys[i].name;
+			best_d = d;
+		}
+	}
+	return best && is_near(name, best_d) ? best : NULL;
+}
+
+const char *key_nearest_section(const char *section)
+{
+	const char *best = NULL;
+	size_t best_d = SIZE_MAX;
+
+	for (size_t i = 0; i < config_keys_count; i++) {
+		size_t d = distance(section, config_keys[i].section);
+
+		if (d < best_d) {
+			best = config_keys[i].section;
+			best_d = d;
+		}
+	}
+	return best && is_near(section, best_d) ? best : NULL;
+}
+
+void key_variable(const struct key *k, char out[KEY_TEXT_MAX])
+{
+	int n = snprintf(out, KEY_TEXT_MAX, "PROVOST_%s_%s", k->section, k->name);
+
+	ALWAYS(n > 0 && n < KEY_TEXT_MAX);
+	for (char *p = out; *p; p++) {
+		if (*p >= 'a' && *p <= 'z')
+			*p = (char)(*p - 'a' + 'A');
+	}
+}
+
+/* ---- what a key accepts -----------------------------------------------------------------------
+ */
+
+static void format_number(const struct key *k, int64_t v, char out[KEY_TEXT_MAX])
+{
+	if (k->type == KEY_DURATION)
+		units_format_duration(v, out, KEY_TEXT_MAX);
+	else if (k->type == KEY_SIZE)
+		units_format_size(v, out, KEY_TEXT_MAX);
+	else
+		snprintf(out, KEY_TEXT_MAX, "%lld", (long long)v);
+}
+
+static void add_bounds(const struct key *k, struct buf *out)
+{
+	char min[KEY_TEXT_MAX], max[KEY_TEXT_MAX];
+
+	format_number(k, k->min, min);
+	format_number(k, k->max, max);
+	buf_addf(out, " from %s to %s", min, max);
+	if (k->zero)
+		buf_addf(out, ", or 0 (%s)", k->zero);
+}
+
+void key_accepts(const struct key *k, struct buf *out)
+{
+	switch (k->type) {
+	case KEY_BOOL:
+		buf_adds(out, "yes or no");
+		break;
+	case KEY_INTEGER:
+		buf_adds(out, "a whole number");
+		add_bounds(k, out);
+		break;
+	case KEY_SIZE:
+		buf_adds(out, "a size (4096, 64KiB, 16MiB)");
+		add_bounds(k, out);
+		break;
+	case KEY_DURATION:
+		buf_adds(out, "a duration (500ms, 10s, 5m, 1h)");
+		add_bounds(k, out);
+		break;
+	case KEY_CHOICE:
+		buf_addf(out, "one of %s", k->choices);
+		break;
+	case KEY_LISTEN:
+		buf_adds(out, "an address with a port (127.0.0.1:8080, [::1]:8080)");
+		break;
+	case KEY_ORIGINS:
+		buf_adds(out, "origins (https://admin.example.org) separated by commas");
+		break;
+	case KEY_TARGET:
+		buf_adds(out, "off, stderr, or the path of a file, with a / in it");
+		break;
+	case KEY_URL:
+		buf_adds(
+		    out,
+		    "a connection URL (postgresql://user:password@host:port/database) or keyword "
+		    "string");
+		break;
+	}
+}
+
+static int refuse(const struct key *k, char why[KEY_WHY_MAX])
+{
+	_cleanup_buf_ struct buf accepts = {0};
+
+	key_accepts(k, &accepts);
+	buf_addc(&accepts, '\0');
+	snprintf(why, KEY_WHY_MAX, "write %s", accepts.failed ? "something else" : accepts.data);
+	return -EINVAL;
+}
+
+bool key_in_bounds(const struct key *k, int64_t v)
+{
+	return (v >= k->min && v <= k->max) || (v == 0 && k->zero);
+}
+
+/* ---- reading a value --------------------------------------------------------------------------
+ */
+
+static int set_bool(const struct key *k, bool *to, const char *text, char why[KEY_WHY_MAX])
+{
+	static const char *const yes[] = {"yes", "true", "on", "1"};
+	static const char *const no[] = {"no", "false", "off", "0"};
+
+	for (size_t i = 0; i < ELEMENTSOF(yes); i++) {
+		if (strcasecmp(text, yes[i]) == 0 || strcasecmp(text, no[i]) == 0) {
+			*to = strcasecmp(text, yes[i]) == 0;
+			return 0;
+		}
+	}
+	return refuse(k, why);
+}
+
+/* Digits only: neither a sign nor the blanks that strtol would allow. */
+static int read_integer(const char *text, int64_t *ret)
+{
+	if (!*text || text[strspn(text, "0123456789")] || strlen(text) > 18)
+		return -EINVAL;
+	*ret = strtoll(text, NULL, 10);
+	return 0;
+}
+
+static int read_number(const struct key *k, const char *text, int64_t *ret, char why[KEY_WHY_MAX])
+{
+	int64_t v;
+	int r;
+
+	if (k->type == KEY_DURATION)
+		r = units_duration(text, &v);
+	else if (k->type == KEY_SIZE)
+		r = units_size(text, &v);
+	else
+		r = read_integer(text, &v);
+	if (r < 0 || !key_in_bounds(k, v))
+		return refuse(k, why);
+	*ret = v;
+	return 0;
+}
+
+static int set_number(const struct key *k, void *to, const char *text, char why[KEY_WHY_MAX])
+{
+	int64_t v;
+	int r = read_number(k, text, &v, why);
+
+	if (r < 0)
+		return r;
+	if (k->type == KEY_INTEGER)
+		*(unsigned *)to = (unsigned)v;
+	else
+		*(int64_t *)to = v;
+	return 0;
+}
+
+static int set_text(char **to, const char *text)
+{
+	char *copy = xstrdup(text);
+
+	free(*to);
+	*to = copy;
+	return 0;
+}
+
+static bool is_choice(const char *choices, const char *text)
+{
+	size_t n = strlen(text);
+
+	for (const char *p = choices; n && (p = strstr(p, text)); p += n) {
+		bool starts = p == choices || p[-1] == ' ';
+		bool ends = p[n] == '\0' || p[n] == ',';
+
+		if (starts && ends)
+			return true;
+	}
+	return false;
+}
+
+static int set_choice(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
+{
+	if (!is_choice(k->choices, text))
+		return refuse(k, why);
+	return set_text(to, text);
+}
+
+static int set_listen(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
+{
+	int r = http_listen_check(text);
+
+	if (r == -EPERM) {
+		snprintf(
+		    why, KEY_WHY_MAX,
+		    "callers are not identified yet, so only an address of 127.0.0.0/8, ::1 or "
+		    "localhost may be listened on");
+		return -EINVAL;
+	}
+	if (r < 0)
+		return refuse(k, why);
+	return set_text(to, text);
+}
+
+/* A word such as `on` would make a file of that name: a path shows by its slash. */
+static int set_target(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
+{
+	bool path = strchr(text, '/') && text[strlen(text) - 1] != '/';
+
+	if (!path && strcmp(text, "off") != 0 && strcmp(text, "stderr") != 0)
+		return refuse(k, why);
+	return set_text(to, text);
+}
+
+int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_MAX])
+{
+	void *to = (char *)base + k->offset;
+
+	switch (k->type) {
+	case KEY_BOOL:
+		return set_bool(k, to, text, why);
+	case KEY_INTEGER:
+	case KEY_SIZE:
+	case KEY_DURATION:
+		return set_number(k, to, text, why);
+	case KEY_CHOICE:
+		return set_choice(k, to, text, why);
+	case KEY_LISTEN:
+		return set_listen(k, to, text, why);
+	case KEY_ORIGINS:
+		return origins_read(text, to, why, KEY_WHY_MAX);
+	case KEY_TARGET:
+		return set_target(k, to, text, why);
+	case KEY_URL:
+		return set_text(to, text);
+	}
+	return -EINVAL;
+}
+
+/* ---- comparing and writing --------------------------------------------------------------------
+ */
+
+static bool text_equal(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+bool key_is_unset(const struct key *k, const void *base)
+{
+	return k->type == KEY_DURATION && *(const int64_t *)((const char *)base + k->offset) < 0;
+}
+
+bool key_equal(const struct key *k, const void *base_a, const void *base_b)
+{
+	const void *a = (const char *)base_a + k->offset;
+	const void *b = (const char *)base_b + k->offset;
+
+	switch (k->type) {
+	case KEY_BOOL:
+		return *(const bool *)a == *(const bool *)b;
+	case KEY_INTEGER:
+		return *(const unsigned *)a == *(const unsigned *)b;
+	case KEY_SIZE:
+	case KEY_DURATION:
+		return *(const int64_t *)a == *(const int64_t *)b;
+	case KEY_ORIGINS:
+		return strlist_equal(a, b);
+	case KEY_CHOICE:
+	case KEY_LISTEN:
+	case KEY_TARGET:
+	case KEY_URL:
+		break;
+	}
+	return text_equal(*(char *const *)a, *(char *const *)b);
+}
+
+static void format_origins(const struct strlist *l, struct buf *out)
+{
+	for (size_t i = 0; i < l->count; i++)
+		buf_addf(out, "%s%s", i ? ", " : "", l->item[i]);
+}
+
+static void format_url(const char *url, struct buf *out)
+{
+	_cleanup_free_ char *shown = url ? url_display(url) : NULL;
+
+	buf_adds(out, shown ? shown : "");
+}
+
+void key_format(const struct key *k, const void *base, struct buf *out)
+{
+	const void *at = (const char *)base + k->offset;
+	const char *text;
+	char number[KEY_TEXT_MAX];
+
+	switch (k->type) {
+	case KEY_BOOL:
+		buf_adds(out, *(const bool *)at ? "yes" : "no");
+		return;
+	case KEY_INTEGER:
+		buf_addf(out, "%u", *(const unsigned *)at);
+		return;
+	case KEY_SIZE:
+	case KEY_DURATION:
+		format_number(k, *(const int64_t *)at, number);
+		buf_adds(out, number);
+		return;
+	case KEY_ORIGINS:
+		format_origins(at, out);
+		return;
+	case KEY_URL:
+		format_url(*(char *const *)at, out);
+		return;
+	case KEY_CHOICE:
+	case KEY_LISTEN:
+	case KEY_TARGET:
+		text = *(char *const *)at;
+		buf_adds(out, text ? text : "");
+		return;
+	}
+}
+
+void key_done(const struct key *k, void *base)
+{
+	void *at = (char *)base + k->offset;
+
+	switch (k->type) {
+	case KEY_BOOL:
+	case KEY_INTEGER:
+	case KEY_SIZE:
+	case KEY_DURATION:
+		return;
+	case KEY_ORIGINS:
+		strlist_done(at);
+		return;
+	case KEY_CHOICE:
+	case KEY_LISTEN:
+	case KEY_TARGET:
+	case KEY_URL:
+		free(*(char **)at);
+		*(char **)at = NULL;
+		return;
+	}
+}
