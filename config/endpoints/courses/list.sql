@@ -1,0 +1,146 @@
+-- A page of courses, newest first, each as in its detail, with filters and text search.
+-- The page's ids come first, from one index per sort order; then only these courses are put together.
+-- Without filters the total is a maintained one; the others are counted, from an index or from the
+-- matches of the search. A search of three letters or more uses trigrams, a shorter one reads the
+-- folded text of every course.
+-- @route GET /api/admin/courses
+-- @query institutionId text max=36
+-- @query search text trim max=100
+-- @query categoryId text max=36
+-- @query status text trim upper enum=DRAFT|PUBLISHED|ARCHIVED
+-- @query level text trim max=20
+-- @query sort text enum=createdAt|-createdAt|title|-title|base_price|-base_price|priority|-priority default=-createdAt
+-- @query page integer min=1 default=1
+-- @query limit integer min=1 max=100 default=10
+-- @cache ttl=10m tags=courses
+WITH term AS MATERIALIZED (
+    SELECT lower(:search) AS folded, :search ~ '[[:alnum:]]{3}' AS trigrams,
+           '%' || replace(replace(replace(lower(:search), '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
+), found AS MATERIALIZED (
+    -- Sets that are sorted whole: an institution's courses, and the matches of a search.
+    SELECT id, "createdAt", title, base_price, priority FROM course c
+    WHERE "institutionId" = :institutionId
+      AND (:search IS NULL OR EXISTS (SELECT FROM course_search s
+                                      WHERE s."courseId" = c.id AND strpos(s.text, (SELECT folded FROM term)) > 0))
+      AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+      AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+    UNION ALL
+    SELECT id, "createdAt", title, base_price, priority FROM course_search JOIN course ON id = "courseId"
+    WHERE :institutionId IS NULL AND (SELECT trigrams FROM term) AND text LIKE (SELECT pattern FROM term)
+      AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+      AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+    UNION ALL
+    SELECT id, "createdAt", title, base_price, priority FROM course_search JOIN course ON id = "courseId"
+    WHERE :institutionId IS NULL AND NOT (SELECT trigrams FROM term) AND strpos(text, (SELECT folded FROM term)) > 0
+      AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+      AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+), page AS MATERIALIZED (
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM found
+        WHERE :institutionId IS NOT NULL OR :search IS NOT NULL
+        ORDER BY CASE WHEN :sort = '-createdAt' THEN "createdAt" END DESC,
+                 CASE WHEN :sort = 'createdAt' THEN "createdAt" END,
+                 CASE WHEN :sort = '-title' THEN title END DESC,
+                 CASE WHEN :sort = 'title' THEN title END,
+                 CASE WHEN :sort = '-base_price' THEN base_price END DESC,
+                 CASE WHEN :sort = 'base_price' THEN base_price END,
+                 CASE WHEN :sort = '-priority' THEN priority END DESC,
+                 CASE WHEN :sort = 'priority' THEN priority END,
+                 CASE WHEN :sort LIKE '-%' THEN id END DESC, id
+        LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY "createdAt" DESC, id DESC) AS n FROM course
+     WHERE :sort = '-createdAt' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY "createdAt", id) AS n FROM course
+     WHERE :sort = 'createdAt' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY "createdAt", id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY title DESC, id DESC) AS n FROM course
+     WHERE :sort = '-title' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY title DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY title, id) AS n FROM course
+     WHERE :sort = 'title' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY title, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY base_price DESC, id DESC) AS n FROM course
+     WHERE :sort = '-base_price' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY base_price DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY base_price, id) AS n FROM course
+     WHERE :sort = 'base_price' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY base_price, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY priority DESC, id DESC) AS n FROM course
+     WHERE :sort = '-priority' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY priority DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, row_number() OVER (ORDER BY priority, id) AS n FROM course
+     WHERE :sort = 'priority' AND :institutionId IS NULL AND :search IS NULL
+       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+     ORDER BY priority, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+), total AS MATERIALIZED (
+    SELECT CASE
+        WHEN :institutionId IS NOT NULL OR :search IS NOT NULL THEN (SELECT count(*) FROM found)
+        WHEN :categoryId IS NOT NULL THEN
+            (SELECT count(*) FROM course WHERE "categoryId" = :categoryId
+                AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level))
+        WHEN :level IS NOT NULL THEN
+            (SELECT count(*) FROM course WHERE level = :level AND (:status IS NULL OR status = :status))
+        ELSE (SELECT coalesce(sum(n), 0)::bigint FROM table_counts
+              WHERE name = 'course' AND (:status IS NULL OR status = :status))
+    END AS n
+), item AS (
+    SELECT page.n, item.json FROM page CROSS JOIN LATERAL (SELECT row_to_json(course) AS json FROM (
+        SELECT c.*,
+               (SELECT json_build_object('id', i.id, 'name', i.name, 'country', i.country, 'city', i.city,
+                                         'commissionRate', i."commissionRate")
+                  FROM institution i WHERE i.id = c."institutionId") AS institution,
+               (SELECT json_build_object('id', g.id, 'name', g.name, 'description', g.description)
+                  FROM category g WHERE g.id = c."categoryId") AS category,
+               tags.list AS "courseTags",
+               prices.list AS "courseWeeklyPrices",
+               rules.list AS "coursePricingRules",
+               json_build_object(
+                   'studentCourseEnrollments', (SELECT coalesce(sum(e.n), 0) FROM course_enrollment_counts e WHERE e."courseId" = c.id),
+                   'studentCourseCompletions', (SELECT coalesce(sum(d.n), 0) FROM course_completion_counts d WHERE d."courseId" = c.id),
+                   'courseTags', tags.n,
+                   'courseWeeklyPrices', prices.n,
+                   'coursePricingRules', rules.n) AS _count
+        FROM course c
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS n,
+                   coalesce(json_agg(json_build_object('id', ct.id, 'tag',
+                                json_build_object('id', t.id, 'name', t.name, 'color', t.color, 'icon', t.icon))
+                            ORDER BY t.name, t.id), '[]') AS list
+            FROM coursetag ct JOIN tag t ON t.id = ct."tagId" WHERE ct."courseId" = c.id) tags
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS n, coalesce(json_agg(w ORDER BY w.year, w."weekNumber"), '[]') AS list
+            FROM course_weekly_prices w WHERE w."courseId" = c.id) prices
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS n, coalesce(json_agg(r ORDER BY r."createdAt", r.id), '[]') AS list
+            FROM course_pricing_rules r WHERE r."courseId" = c.id) rules
+        WHERE c.id = page.id
+    ) course) item
+)
+SELECT json_build_object(
+    'courses', (SELECT coalesce(json_agg(json ORDER BY n), '[]') FROM item),
+    'pagination', (SELECT json_build_object('total', n, 'page', :page, 'limit', :limit,
+                                            'totalPages', (n + :limit - 1) / :limit) FROM total))

@@ -1,0 +1,62 @@
+-- A page of users, newest first, each with its institution; never a password.
+-- A search (name or email) looks among the newest first. Only a term too rare to fill the page from
+-- those is looked up through trigrams, or, of less than three letters, in all users.
+-- @route GET /api/admin/users
+-- @query role text trim upper enum=ADMIN|INSTITUTION|INSTITUTION_STAFF|INSTRUCTOR|STUDENT
+-- @query institutionId text max=36
+-- @query search text trim max=100
+-- @query page integer min=1 default=1
+-- @query limit integer min=1 max=100 default=50
+-- @cache ttl=5m tags=users
+WITH term AS MATERIALIZED (
+    SELECT :search ~ '[[:alnum:]]{3}' AS trigrams,
+           '%' || replace(replace(replace(:search, '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
+), newest AS MATERIALIZED (
+    SELECT u.id, u."createdAt" FROM (
+        (SELECT * FROM "user" WHERE :search IS NOT NULL AND :role IS NULL AND :institutionId IS NULL
+         ORDER BY "createdAt" DESC, id DESC LIMIT 2000)
+        UNION ALL
+        (SELECT * FROM "user" WHERE :search IS NOT NULL AND role = :role AND :institutionId IS NULL
+         ORDER BY "createdAt" DESC, id DESC LIMIT 2000)
+    ) u
+    WHERE u.name || E'\n' || u.email ILIKE (SELECT pattern FROM term)
+), enough AS MATERIALIZED (
+    SELECT count(*) >= :page::bigint * :limit AS yes FROM newest
+), matched AS MATERIALIZED (
+    SELECT id, "createdAt" FROM newest WHERE (SELECT yes FROM enough)
+    UNION ALL
+    SELECT id, "createdAt" FROM "user"
+    WHERE :search IS NOT NULL AND "institutionId" = :institutionId AND (:role IS NULL OR role = :role)
+      AND name || E'\n' || email ILIKE (SELECT pattern FROM term)
+    UNION ALL
+    SELECT id, "createdAt" FROM "user"
+    WHERE :institutionId IS NULL AND (SELECT trigrams FROM term) AND NOT (SELECT yes FROM enough)
+      AND (name ILIKE (SELECT pattern FROM term) OR email ILIKE (SELECT pattern FROM term))
+      AND (:role IS NULL OR role = :role)
+    UNION ALL
+    SELECT id, "createdAt" FROM "user"
+    WHERE :institutionId IS NULL AND NOT (SELECT trigrams FROM term) AND NOT (SELECT yes FROM enough)
+      AND name || E'\n' || email ILIKE (SELECT pattern FROM term)
+      AND (:role IS NULL OR role = :role)
+), page AS MATERIALIZED (
+    (SELECT id, "createdAt" FROM matched WHERE :search IS NOT NULL
+     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, "createdAt" FROM "user" WHERE :search IS NULL AND :role IS NULL AND :institutionId IS NULL
+     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, "createdAt" FROM "user" WHERE :search IS NULL AND role = :role AND :institutionId IS NULL
+     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, "createdAt" FROM "user"
+     WHERE :search IS NULL AND "institutionId" = :institutionId AND (:role IS NULL OR role = :role)
+     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+)
+SELECT json_build_object('users', coalesce(json_agg(item.json ORDER BY page."createdAt" DESC, page.id DESC), '[]'))
+FROM page CROSS JOIN LATERAL (
+    SELECT json_build_object(
+        'id', u.id, 'name', u.name, 'email', u.email, 'role', u.role, 'institutionId', u."institutionId", 'status', u.status,
+        'image', u.image, 'emailVerified', u."emailVerified", 'lastLoginAt', u."lastLoginAt",
+        'createdAt', u."createdAt", 'updatedAt', u."updatedAt",
+        'institution', (SELECT json_build_object('id', i.id, 'name', i.name) FROM institution i WHERE i.id = u."institutionId")) AS json
+    FROM "user" u WHERE u.id = page.id) item
