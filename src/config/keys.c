@@ -1,12 +1,9 @@
 #include "keys.h"
 
-#include <errno.h>
 #include <string.h>
 #include <strings.h>
 
-#include "origins.h"
 #include "provost/units.h"
-#include "url.h"
 
 #define CONFIG(member)   offsetof(struct config, member)
 #define OVERRIDE(member) offsetof(struct endpoint_override, member)
@@ -118,8 +115,7 @@ const struct key config_keys[] = {
 /* clang-format on */
 const size_t config_keys_count = ELEMENTSOF(config_keys);
 
-/* ---- finding ----------------------------------------------------------------------------------
- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 const struct key *key_find(const char *section, const char *name)
 {
@@ -236,10 +232,9 @@ void key_variable(const struct key *k, char out[KEY_TEXT_MAX])
 	}
 }
 
-/* ---- what a key accepts -----------------------------------------------------------------------
- */
+/* ---- what a key accepts ---------------------------------------------------------------------- */
 
-static void format_number(const struct key *k, int64_t v, char out[KEY_TEXT_MAX])
+void key_format_number(const struct key *k, int64_t v, char out[KEY_TEXT_MAX])
 {
 	if (k->type == KEY_DURATION)
 		units_format_duration(v, out, KEY_TEXT_MAX);
@@ -253,8 +248,8 @@ static void add_bounds(const struct key *k, struct buf *out)
 {
 	char min[KEY_TEXT_MAX], max[KEY_TEXT_MAX];
 
-	format_number(k, k->min, min);
-	format_number(k, k->max, max);
+	key_format_number(k, k->min, min);
+	key_format_number(k, k->max, max);
 	buf_addf(out, " from %s to %s", min, max);
 	if (k->zero)
 		buf_addf(out, ", or 0 (%s)", k->zero);
@@ -296,264 +291,5 @@ void key_accepts(const struct key *k, struct buf *out)
 		    "a connection URL (postgresql://user:password@host:port/database) or keyword "
 		    "string");
 		break;
-	}
-}
-
-static int refuse(const struct key *k, char why[KEY_WHY_MAX])
-{
-	_cleanup_buf_ struct buf accepts = {0};
-
-	key_accepts(k, &accepts);
-	buf_addc(&accepts, '\0');
-	snprintf(why, KEY_WHY_MAX, "write %s", accepts.failed ? "something else" : accepts.data);
-	return -EINVAL;
-}
-
-bool key_in_bounds(const struct key *k, int64_t v)
-{
-	return (v >= k->min && v <= k->max) || (v == 0 && k->zero);
-}
-
-/* ---- reading a value --------------------------------------------------------------------------
- */
-
-static int set_bool(const struct key *k, bool *to, const char *text, char why[KEY_WHY_MAX])
-{
-	static const char *const yes[] = {"yes", "true", "on", "1"};
-	static const char *const no[] = {"no", "false", "off", "0"};
-
-	for (size_t i = 0; i < ELEMENTSOF(yes); i++) {
-		if (strcasecmp(text, yes[i]) == 0 || strcasecmp(text, no[i]) == 0) {
-			*to = strcasecmp(text, yes[i]) == 0;
-			return 0;
-		}
-	}
-	return refuse(k, why);
-}
-
-/* Digits only: neither a sign nor the blanks that strtol would allow. */
-static int read_integer(const char *text, int64_t *ret)
-{
-	if (!*text || text[strspn(text, "0123456789")] || strlen(text) > 18)
-		return -EINVAL;
-	*ret = strtoll(text, NULL, 10);
-	return 0;
-}
-
-static int read_number(const struct key *k, const char *text, int64_t *ret, char why[KEY_WHY_MAX])
-{
-	int64_t v;
-	int r;
-
-	if (k->type == KEY_DURATION)
-		r = units_duration(text, &v);
-	else if (k->type == KEY_SIZE)
-		r = units_size(text, &v);
-	else
-		r = read_integer(text, &v);
-	if (r < 0 || !key_in_bounds(k, v))
-		return refuse(k, why);
-	*ret = v;
-	return 0;
-}
-
-static int set_number(const struct key *k, void *to, const char *text, char why[KEY_WHY_MAX])
-{
-	int64_t v;
-	int r = read_number(k, text, &v, why);
-
-	if (r < 0)
-		return r;
-	if (k->type == KEY_INTEGER)
-		*(unsigned *)to = (unsigned)v;
-	else
-		*(int64_t *)to = v;
-	return 0;
-}
-
-static int set_text(char **to, const char *text)
-{
-	char *copy = xstrdup(text);
-
-	free(*to);
-	*to = copy;
-	return 0;
-}
-
-static bool is_choice(const char *choices, const char *text)
-{
-	size_t n = strlen(text);
-
-	for (const char *p = choices; n && (p = strstr(p, text)); p += n) {
-		bool starts = p == choices || p[-1] == ' ';
-		bool ends = p[n] == '\0' || p[n] == ',';
-
-		if (starts && ends)
-			return true;
-	}
-	return false;
-}
-
-static int set_choice(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
-{
-	if (!is_choice(k->choices, text))
-		return refuse(k, why);
-	return set_text(to, text);
-}
-
-static int set_listen(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
-{
-	int r = http_listen_check(text);
-
-	if (r == -EPERM) {
-		snprintf(
-		    why, KEY_WHY_MAX,
-		    "callers are not identified yet, so only an address of 127.0.0.0/8, ::1 or "
-		    "localhost may be listened on");
-		return -EINVAL;
-	}
-	if (r < 0)
-		return refuse(k, why);
-	return set_text(to, text);
-}
-
-/* A word such as `on` would make a file of that name: a path shows by its slash. */
-static int set_target(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
-{
-	bool path = strchr(text, '/') && text[strlen(text) - 1] != '/';
-
-	if (!path && strcmp(text, "off") != 0 && strcmp(text, "stderr") != 0)
-		return refuse(k, why);
-	return set_text(to, text);
-}
-
-int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_MAX])
-{
-	void *to = (char *)base + k->offset;
-
-	switch (k->type) {
-	case KEY_BOOL:
-		return set_bool(k, to, text, why);
-	case KEY_INTEGER:
-	case KEY_SIZE:
-	case KEY_DURATION:
-		return set_number(k, to, text, why);
-	case KEY_CHOICE:
-		return set_choice(k, to, text, why);
-	case KEY_LISTEN:
-		return set_listen(k, to, text, why);
-	case KEY_ORIGINS:
-		return origins_read(text, to, why, KEY_WHY_MAX);
-	case KEY_TARGET:
-		return set_target(k, to, text, why);
-	case KEY_URL:
-		return set_text(to, text);
-	}
-	return -EINVAL;
-}
-
-/* ---- comparing and writing --------------------------------------------------------------------
- */
-
-static bool text_equal(const char *a, const char *b)
-{
-	return a && b ? strcmp(a, b) == 0 : a == b;
-}
-
-bool key_is_unset(const struct key *k, const void *base)
-{
-	return k->type == KEY_DURATION && *(const int64_t *)((const char *)base + k->offset) < 0;
-}
-
-bool key_equal(const struct key *k, const void *base_a, const void *base_b)
-{
-	const void *a = (const char *)base_a + k->offset;
-	const void *b = (const char *)base_b + k->offset;
-
-	switch (k->type) {
-	case KEY_BOOL:
-		return *(const bool *)a == *(const bool *)b;
-	case KEY_INTEGER:
-		return *(const unsigned *)a == *(const unsigned *)b;
-	case KEY_SIZE:
-	case KEY_DURATION:
-		return *(const int64_t *)a == *(const int64_t *)b;
-	case KEY_ORIGINS:
-		return strlist_equal(a, b);
-	case KEY_CHOICE:
-	case KEY_LISTEN:
-	case KEY_TARGET:
-	case KEY_URL:
-		break;
-	}
-	return text_equal(*(char *const *)a, *(char *const *)b);
-}
-
-static void format_origins(const struct strlist *l, struct buf *out)
-{
-	for (size_t i = 0; i < l->count; i++)
-		buf_addf(out, "%s%s", i ? ", " : "", l->item[i]);
-}
-
-static void format_url(const char *url, struct buf *out)
-{
-	_cleanup_free_ char *shown = url ? url_display(url) : NULL;
-
-	buf_adds(out, shown ? shown : "");
-}
-
-void key_format(const struct key *k, const void *base, struct buf *out)
-{
-	const void *at = (const char *)base + k->offset;
-	const char *text;
-	char number[KEY_TEXT_MAX];
-
-	switch (k->type) {
-	case KEY_BOOL:
-		buf_adds(out, *(const bool *)at ? "yes" : "no");
-		return;
-	case KEY_INTEGER:
-		buf_addf(out, "%u", *(const unsigned *)at);
-		return;
-	case KEY_SIZE:
-	case KEY_DURATION:
-		format_number(k, *(const int64_t *)at, number);
-		buf_adds(out, number);
-		return;
-	case KEY_ORIGINS:
-		format_origins(at, out);
-		return;
-	case KEY_URL:
-		format_url(*(char *const *)at, out);
-		return;
-	case KEY_CHOICE:
-	case KEY_LISTEN:
-	case KEY_TARGET:
-		text = *(char *const *)at;
-		buf_adds(out, text ? text : "");
-		return;
-	}
-}
-
-void key_done(const struct key *k, void *base)
-{
-	void *at = (char *)base + k->offset;
-
-	switch (k->type) {
-	case KEY_BOOL:
-	case KEY_INTEGER:
-	case KEY_SIZE:
-	case KEY_DURATION:
-		return;
-	case KEY_ORIGINS:
-		strlist_done(at);
-		return;
-	case KEY_CHOICE:
-	case KEY_LISTEN:
-	case KEY_TARGET:
-	case KEY_URL:
-		free(*(char **)at);
-		*(char **)at = NULL;
-		return;
 	}
 }

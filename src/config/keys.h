@@ -61,6 +61,10 @@ void key_variable(const struct key *k, char out[KEY_TEXT_MAX]);
 /* What the key accepts, with units and bounds: "a duration (500ms, 10s, 5m) from 10ms to 1h". */
 void key_accepts(const struct key *k, struct buf *out);
 
+void key_format_number(const struct key *k, int64_t v, char out[KEY_TEXT_MAX]);
+
+/* ---- values: src/config/keyvalue.c ----------------------------------------------------------- */
+
 /* Reads `text` into the key's place in `base`, which holds a valid value before and after. -EINVAL
  * with what to write instead in `why`, and nothing changed. */
 int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_MAX]) _must_check_;
