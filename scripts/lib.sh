@@ -142,7 +142,7 @@ install_missing() {
     [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
         die "missing: ${MISSING[*]}; as root: apt-get install ${MISSING[*]}"
     say "Installing ${MISSING[*]} ..."
-    apt_get update || die "apt-get update failed"
+    apt_get update || warn "apt-get update failed; trying with the lists that are there"
     if [[ " ${MISSING[*]} " == *" postgresql-15 "* ]]; then
         install_with_postgres
     else
@@ -335,10 +335,11 @@ cluster_pid() { # data folder
 }
 
 cluster_processes() { # data folder
-    local cwd
-    for cwd in /proc/[0-9]*/cwd; do
-        [ "$(readlink "$cwd" 2>/dev/null)" != "$1" ] || basename "$(dirname "$cwd")"
-    done
+    local process cwd
+    find /proc -maxdepth 2 -path '/proc/[0-9]*/cwd' -printf '%h %l\n' 2>/dev/null |
+        while read -r process cwd; do
+            [ "$cwd" != "$1" ] || printf '%s\n' "${process#/proc/}"
+        done
 }
 
 # Ends what a killed run left behind: a postmaster without a script, or backends without a postmaster.
@@ -386,6 +387,9 @@ cluster_stop() { # [fast|immediate], at most four seconds
         wait_gone "$pid" 3000 || kill -QUIT "$pid" 2>/dev/null || true
         wait_gone "$pid" 800 || kill -KILL "$pid" 2>/dev/null || true
     fi
+    for pid in $(cluster_processes "$CLUSTER_DATA"); do
+        kill -QUIT "$pid" 2>/dev/null || true     # such as one that has not yet written postmaster.pid
+    done
     [ "$CLUSTER_SOCKET" = "$CLUSTER_PLACE/run" ] || [ -z "$CLUSTER_SOCKET" ] || rm -rf "$CLUSTER_SOCKET"
 }
 
