@@ -26,7 +26,8 @@ static bool escapes_valid(struct slice s)
 	return true;
 }
 
-/* The length of `http://` or `https://`, compared without case (RFC 3986, section 3.1); 0 otherwise. */
+/* The length of `http://` or `https://`, compared without case (RFC 3986, section 3.1); 0
+ * otherwise. */
 static size_t scheme_length(const char *s, size_t n)
 {
 	if (n >= 7 && strncasecmp(s, "http://", 7) == 0)

@@ -1,0 +1,317 @@
+/*
+ * json: RFC 8259, strictly, to its normal form: no blanks between tokens, every character as itself
+ * unless JSON must escape it, numbers as they were written.
+ *
+ * Not done with json-c, whose strict mode accepts NaN, `1.` and raw control characters, turns a
+ * lone surrogate into U+FFFD and every integer beyond 64 bits into 18446744073709551615. Members
+ * keep their order, repeated ones included: jsonb takes the last.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "value.h"
+
+enum { EXPONENT_MAX = 308, NUMBER_MAX = VALUES_NUMERIC_MAX };
+
+enum expect { EXPECT_VALUE, EXPECT_FIRST_VALUE, EXPECT_KEY, EXPECT_FIRST_KEY, EXPECT_NEXT };
+
+struct json {
+	const char *p, *end;
+	struct buf *out;
+	const char *why;
+	enum expect expect;
+	unsigned depth;
+	uint64_t objects; /* bit per level that is an object */
+};
+
+_Static_assert(VALUES_JSON_DEPTH <= 64, "a bit per level");
+
+static const char not_json[] = "must be JSON (RFC 8259)";
+
+static bool fail(struct json *j, const char *why)
+{
+	j->why = why;
+	return false;
+}
+
+static bool is_digit(const struct json *j, const char *p)
+{
+	return p < j->end && *p >= '0' && *p <= '9';
+}
+
+static bool take_hex4(struct json *j, uint32_t *ret)
+{
+	uint32_t v = 0;
+
+	if (j->end - j->p < 4)
+		return false;
+	for (int i = 0; i < 4; i++) {
+		char c = *j->p++;
+
+		if (c >= '0' && c <= '9')
+			v = v << 4 | (uint32_t)(c - '0');
+		else if ((c | 32) >= 'a' && (c | 32) <= 'f')
+			v = v << 4 | (uint32_t)((c | 32) - 'a' + 10);
+		else
+			return false;
+	}
+	*ret = v;
+	return true;
+}
+
+/* Behind `\u`. A surrogate must be one of a pair. */
+static bool take_code_point(struct json *j, uint32_t *ret)
+{
+	uint32_t c, low;
+
+	if (!take_hex4(j, &c))
+		return fail(j, not_json);
+	if (c == 0)
+		return fail(j, "must not contain \\u0000");
+	if (c >= 0xd800 && c <= 0xdfff) {
+		if (c >= 0xdc00 || j->end - j->p < 2 || j->p[0] != '\\' || j->p[1] != 'u')
+			return fail(j, "must not contain half a surrogate pair");
+		j->p += 2;
+		if (!take_hex4(j, &low) || low < 0xdc00 || low > 0xdfff)
+			return fail(j, "must not contain half a surrogate pair");
+		c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+	}
+	*ret = c;
+	return true;
+}
+
+static void add_escaped(struct buf *out, uint32_t c)
+{
+	static const char letters[] = "b\bf\fn\nr\rt\t\"\"\\\\";
+
+	for (const char *l = letters; *l; l += 2) {
+		if ((uint32_t)l[1] == c) {
+			buf_addc(out, '\\');
+			buf_addc(out, l[0]);
+			return;
+		}
+	}
+	if (c < 0x20)
+		buf_addf(out, "\\u%04x", (unsigned)c);
+	else
+		utf8_add(out, c);
+}
+
+static bool take_escape(struct json *j)
+{
+	static const char letters[] = "b\bf\fn\nr\rt\t\"\"\\\\//";
+	uint32_t c;
+
+	if (j->p == j->end)
+		return fail(j, not_json);
+	if (*j->p == 'u') {
+		j->p++;
+		if (!take_code_point(j, &c))
+			return false;
+		add_escaped(j->out, c);
+		return true;
+	}
+	for (const char *l = letters; *l; l += 2) {
+		if (l[0] == *j->p) {
+			j->p++;
+			add_escaped(j->out, (uint32_t)l[1]);
+			return true;
+		}
+	}
+	return fail(j, not_json);
+}
+
+static bool take_string(struct json *j)
+{
+	const char *from = ++j->p;
+
+	buf_addc(j->out, '"');
+	for (;;) {
+		if (j->p == j->end || (unsigned char)*j->p < 0x20)
+			return fail(j, not_json);
+		if (*j->p != '"' && *j->p != '\\') {
+			j->p++;
+			continue;
+		}
+		buf_add(j->out, from, (size_t)(j->p - from));
+		if (*j->p++ == '"')
+			break;
+		if (!take_escape(j))
+			return false;
+		from = j->p;
+	}
+	buf_addc(j->out, '"');
+	return true;
+}
+
+/* jsonb would write 1e100000 out in full, so exponents are bounded where doubles end. */
+static bool exponent_is_small(const char *digits, const char *end)
+{
+	unsigned v = 0;
+
+	for (; digits < end; digits++)
+		v = MIN(v * 10 + (unsigned)(*digits - '0'), 10000u);
+	return v <= EXPONENT_MAX;
+}
+
+static bool take_number(struct json *j)
+{
+	const char *start = j->p, *digits;
+
+	if (*j->p == '-')
+		j->p++;
+	if (!is_digit(j, j->p))
+		return fail(j, not_json);
+	if (*j->p == '0')
+		j->p++;
+	else
+		while (is_digit(j, j->p))
+			j->p++;
+	if (j->p < j->end && *j->p == '.') {
+		if (!is_digit(j, ++j->p))
+			return fail(j, not_json);
+		while (is_digit(j, j->p))
+			j->p++;
+	}
+	if (j->p < j->end && (*j->p == 'e' || *j->p == 'E')) {
+		j->p++;
+		if (j->p < j->end && (*j->p == '+' || *j->p == '-'))
+			j->p++;
+		if (!is_digit(j, j->p))
+			return fail(j, not_json);
+		for (digits = j->p; is_digit(j, j->p); j->p++)
+			;
+		if (!exponent_is_small(digits, j->p))
+			return fail(j, "must have no number with an exponent beyond 308");
+	}
+	if (j->p - start > NUMBER_MAX)
+		return fail(j, "must have no number of more than 1000 characters");
+	buf_add(j->out, start, (size_t)(j->p - start));
+	return true;
+}
+
+static bool take_word(struct json *j, const char *word)
+{
+	size_t n = strlen(word);
+
+	if ((size_t)(j->end - j->p) < n || memcmp(j->p, word, n) != 0)
+		return fail(j, not_json);
+	j->p += n;
+	buf_add(j->out, word, n);
+	return true;
+}
+
+static bool push(struct json *j, char c)
+{
+	if (j->depth == VALUES_JSON_DEPTH)
+		return fail(j, "must be nested at most 32 deep");
+	j->objects = j->objects << 1 | (c == '{');
+	j->depth++;
+	j->p++;
+	buf_addc(j->out, c);
+	j->expect = c == '{' ? EXPECT_FIRST_KEY : EXPECT_FIRST_VALUE;
+	return true;
+}
+
+static bool pop(struct json *j)
+{
+	buf_addc(j->out, *j->p++);
+	j->objects >>= 1;
+	j->depth--;
+	j->expect = EXPECT_NEXT;
+	return true;
+}
+
+static bool is_object(const struct json *j)
+{
+	return j->objects & 1;
+}
+
+static void skip_blanks(struct json *j)
+{
+	while (j->p < j->end && strchr(" \t\n\r", *j->p) && *j->p)
+		j->p++;
+}
+
+static bool take_value(struct json *j)
+{
+	char c = *j->p;
+
+	if (c == '{' || c == '[')
+		return push(j, c);
+	j->expect = EXPECT_NEXT;
+	switch (c) {
+	case '"':
+		return take_string(j);
+	case 't':
+		return take_word(j, "true");
+	case 'f':
+		return take_word(j, "false");
+	case 'n':
+		return take_word(j, "null");
+	default:
+		return take_number(j);
+	}
+}
+
+static bool take_key(struct json *j)
+{
+	if (*j->p != '"')
+		return fail(j, not_json);
+	if (!take_string(j))
+		return false;
+	skip_blanks(j);
+	if (j->p == j->end || *j->p != ':')
+		return fail(j, not_json);
+	buf_addc(j->out, *j->p++);
+	j->expect = EXPECT_VALUE;
+	return true;
+}
+
+/* Behind a value: a comma or the end of what it is in. */
+static bool take_next(struct json *j)
+{
+	if (*j->p == (is_object(j) ? '}' : ']'))
+		return pop(j);
+	if (*j->p != ',')
+		return fail(j, not_json);
+	buf_addc(j->out, *j->p++);
+	j->expect = is_object(j) ? EXPECT_KEY : EXPECT_VALUE;
+	return true;
+}
+
+static bool take_token(struct json *j)
+{
+	switch (j->expect) {
+	case EXPECT_FIRST_KEY:
+		return *j->p == '}' ? pop(j) : take_key(j);
+	case EXPECT_KEY:
+		return take_key(j);
+	case EXPECT_FIRST_VALUE:
+		return *j->p == ']' ? pop(j) : take_value(j);
+	case EXPECT_VALUE:
+		return take_value(j);
+	default:
+		return take_next(j);
+	}
+}
+
+int json_canonical(const char *s, size_t n, struct buf *out, const char **ret_why)
+{
+	struct json j = {.p = s, .end = s + n, .out = out, .why = not_json};
+	size_t start = out->len;
+	bool done = false, ok = utf8_length(s, n) >= 0;
+
+	if (!ok)
+		j.why = "must be valid UTF-8";
+	while (ok && !done) {
+		skip_blanks(&j);
+		done = j.expect == EXPECT_NEXT && j.depth == 0;
+		ok = done ? j.p == j.end : j.p < j.end && take_token(&j);
+	}
+	if (ok)
+		return 0;
+	out->len = start;
+	*ret_why = j.why;
+	return -EINVAL;
+}

@@ -1,0 +1,332 @@
+#include <errno.h>
+#include <string.h>
+
+#include "percent.h"
+#include "value.h"
+
+/* What a byte of the request can become at most: a JSON quote in an array's literal is three more
+ * backslashes, a `1` is `true`, 1e19 is written out. */
+enum { ARENA_FACTOR = 8, ARENA_PER_PARAM = 64 };
+
+void values_done(struct values *v)
+{
+	buf_done(&v->arena);
+	free(v->offset);
+	free(v->error);
+	*v = (struct values){0};
+}
+
+const char *values_get(const struct values *v, size_t i)
+{
+	ALWAYS(i < v->count);
+	return v->offset[i] < 0 ? NULL : v->arena.data + v->offset[i];
+}
+
+/* ---- the query string --------------------------------------------------------------------------
+ */
+
+/* A pair whose name is declared. */
+struct pair {
+	size_t param;
+	struct slice value; /* raw */
+};
+
+struct query {
+	struct pair *pair;
+	size_t pairs;
+};
+
+/* Whether the raw name decodes to `name`; one that is badly encoded is nobody's. */
+static bool name_is(struct slice raw, const char *name)
+{
+	size_t i = 0;
+
+	for (; *name; name++)
+		if (i == raw.n || percent_next(raw, &i, true) != (unsigned char)*name)
+			return false;
+	return i == raw.n;
+}
+
+static bool find_query_param(const struct endpoint *e, struct slice raw, size_t *ret)
+{
+	for (size_t i = 0; i < e->params; i++) {
+		if (e->param[i].in == IN_QUERY && name_is(raw, e->param[i].name)) {
+			*ret = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static struct slice take_pair(struct slice *query)
+{
+	const char *amp = memchr(query->p, '&', query->n);
+	struct slice s = {query->p, amp ? (size_t)(amp - query->p) : query->n};
+	size_t taken = amp ? s.n + 1 : s.n;
+
+	query->p += taken;
+	query->n -= taken;
+	return s;
+}
+
+/* Splits first and decodes after. Pairs without a declared name, and without a value, are dropped.
+ * -E2BIG: more pairs than any honest request has. */
+static int query_split(const struct endpoint *e, struct slice query, struct query *ret)
+{
+	size_t seen = 0;
+
+	ret->pair = malloc(VALUES_PAIRS_MAX * sizeof(*ret->pair));
+	if (!ret->pair)
+		return -ENOMEM;
+	while (query.n > 0) {
+		struct slice s = take_pair(&query), name = s;
+		const char *equals = memchr(s.p, '=', s.n);
+		size_t param;
+
+		if (++seen > VALUES_PAIRS_MAX)
+			return -E2BIG;
+		if (!equals || equals + 1 == s.p + s.n)
+			continue;
+		name.n = (size_t)(equals - s.p);
+		if (find_query_param(e, name, &param))
+			ret->pair[ret->pairs++] =
+			    (struct pair){param, {equals + 1, s.n - name.n - 1}};
+	}
+	return 0;
+}
+
+/* ---- reading -----------------------------------------------------------------------------------
+ */
+
+struct reader {
+	struct values *v;
+	const struct endpoint *e;
+	struct buf scratch; /* one decoded value */
+	char reason[VALUES_REASON_MAX];
+};
+
+static int report(struct reader *r, const char *name, enum param_in in)
+{
+	struct values *v = r->v;
+	struct value_error *error;
+
+	if (v->errors == VALUES_ERRORS_MAX)
+		return 0;
+	error = realloc(v->error, (v->errors + 1) * sizeof(*error));
+	if (!error)
+		return -ENOMEM;
+	v->error = error;
+	error = &v->error[v->errors++];
+	error->name = name;
+	error->in = in;
+	memcpy(error->reason, r->reason, sizeof(error->reason));
+	return 0;
+}
+
+/* Decodes to the scratch. */
+static int decode(struct reader *r, struct slice raw, bool plus)
+{
+	int err;
+
+	r->scratch.len = 0;
+	err = percent_decode(raw, plus, &r->scratch);
+	if (err == -EINVAL)
+		reason_set(r->reason, "must be percent-encoded: %% and two hexadecimal digits");
+	else if (err == -EILSEQ)
+		reason_set(r->reason, "must be UTF-8 without NUL characters");
+	return err == -ENOMEM ? err : err < 0 ? -EINVAL : 0;
+}
+
+/* 1: a value stands at the end of `out`; 0: it is absent; negative as value_normalise. */
+static int read_one(struct reader *r, const struct param *p, struct slice raw, struct buf *out)
+{
+	int err = decode(r, raw, p->in == IN_QUERY);
+
+	if (err < 0)
+		return err;
+	if (value_is_absent(p, r->scratch.data, r->scratch.len))
+		return 0;
+	err = value_normalise(p, r->scratch.data, r->scratch.len, out, r->reason);
+	return err < 0 ? err : 1;
+}
+
+static int read_path(struct reader *r, const struct param *p, const struct slice *path,
+                     size_t paths)
+{
+	const struct endpoint *e = r->e;
+	size_t n = 0;
+
+	for (size_t i = 0; i < e->segments; i++) {
+		if (!e->segment[i].param)
+			continue;
+		ALWAYS(n < paths);
+		if (strcmp(e->segment[i].text, p->name) == 0)
+			return read_one(r, p, path[n], &r->v->arena);
+		n++;
+	}
+	ALWAYS(!"a path parameter stands in the route");
+	return -EINVAL;
+}
+
+static int read_scalar(struct reader *r, const struct param *p, size_t index,
+                       const struct query *query)
+{
+	size_t start = r->v->arena.len;
+	int found = 0;
+
+	for (size_t i = 0; i < query->pairs; i++) {
+		int err;
+
+		if (query->pair[i].param != index)
+			continue;
+		if (found) {
+			r->v->arena.len = start;
+			reason_set(r->reason, "given more than once");
+			return -EINVAL;
+		}
+		err = read_one(r, p, query->pair[i].value, &r->v->arena);
+		if (err < 0)
+			return err;
+		found = err;
+	}
+	return found;
+}
+
+/* "element 3 must be …" */
+static void name_element(struct reader *r, size_t element)
+{
+	char reason[VALUES_REASON_MAX];
+
+	memcpy(reason, r->reason, sizeof(reason));
+	reason_set(r->reason, "element %zu %s", element, reason);
+}
+
+static int read_elements(struct reader *r, const struct param *p, size_t index,
+                         const struct query *query, struct buf *element)
+{
+	size_t count = 0;
+	int err;
+
+	array_begin(&r->v->arena);
+	for (size_t i = 0; i < query->pairs; i++) {
+		if (query->pair[i].param != index)
+			continue;
+		element->len = 0;
+		err = read_one(r, p, query->pair[i].value, element);
+		if (err == -EINVAL)
+			name_element(r, count + 1);
+		if (err < 0)
+			return err;
+		if (err == 0)
+			continue;
+		array_add(p->type, element->data, element->len, count == 0, &r->v->arena);
+		count++;
+	}
+	array_end(&r->v->arena);
+	if (count == 0)
+		return 0;
+	return array_check_count(p, count, r->reason) < 0 ? -EINVAL : 1;
+}
+
+static int read_array(struct reader *r, const struct param *p, size_t index,
+                      const struct query *query)
+{
+	_cleanup_buf_ struct buf element = {.max = r->v->arena.max};
+	size_t start = r->v->arena.len;
+	int err = read_elements(r, p, index, query, &element);
+
+	if (err <= 0)
+		r->v->arena.len = start;
+	return err;
+}
+
+/* What the author gave for a parameter that the request leaves out. */
+static int read_absent(struct reader *r, const struct param *p)
+{
+	if (p->default_value) {
+		buf_adds(&r->v->arena, p->default_value);
+		return 1;
+	}
+	if (!p->required)
+		return 0;
+	reason_set(r->reason, "is required");
+	return -EINVAL;
+}
+
+static int read_param(struct reader *r, size_t index, const struct slice *path, size_t paths,
+                      const struct query *query)
+{
+	const struct param *p = &r->e->param[index];
+	struct values *v = r->v;
+	size_t start = v->arena.len;
+	int err;
+
+	if (p->in == IN_PATH)
+		err = read_path(r, p, path, paths);
+	else if (p->array)
+		err = read_array(r, p, index, query);
+	else
+		err = read_scalar(r, p, index, query);
+	if (err == 0)
+		err = read_absent(r, p);
+	if (err == -EINVAL)
+		return report(r, p->name, p->in);
+	if (err <= 0)
+		return err;
+	buf_addc(&v->arena, '\0');
+	v->offset[index] = (ptrdiff_t)start;
+	return v->arena.failed ? -ENOMEM : 0;
+}
+
+static size_t arena_bound(const struct endpoint *e, const struct slice *path, size_t paths,
+                          struct slice query)
+{
+	size_t n = query.n;
+
+	for (size_t i = 0; i < paths; i++)
+		n += path[i].n;
+	n *= ARENA_FACTOR;
+	for (size_t i = 0; i < e->params; i++)
+		n += ARENA_PER_PARAM +
+		     (e->param[i].default_value ? strlen(e->param[i].default_value) : 0);
+	return n;
+}
+
+static int read_all(struct reader *r, const struct slice *path, size_t paths, struct slice query)
+{
+	struct query q = {0};
+	int err = query.n > 0 ? query_split(r->e, query, &q) : 0;
+
+	if (err == -E2BIG) {
+		reason_set(r->reason, "must have at most %d parameters", VALUES_PAIRS_MAX);
+		err = report(r, "", IN_QUERY);
+	} else {
+		for (size_t i = 0; i < r->e->params && err == 0; i++)
+			if (r->e->param[i].in != IN_BODY)
+				err = read_param(r, i, path, paths, &q);
+	}
+	free(q.pair);
+	return err;
+}
+
+int values_read(struct values *v, const struct endpoint *e, const struct slice *path, size_t paths,
+                struct slice query)
+{
+	struct reader r = {.v = v, .e = e};
+	int err;
+
+	if (e->params == 0)
+		return 0;
+	v->offset = malloc(e->params * sizeof(*v->offset));
+	if (!v->offset)
+		return -ENOMEM;
+	v->count = e->params;
+	for (size_t i = 0; i < v->count; i++)
+		v->offset[i] = -1;
+	v->arena.max = arena_bound(e, path, paths, query);
+	err = read_all(&r, path, paths, query);
+	buf_done(&r.scratch);
+	if (err < 0)
+		return err;
+	return v->errors > 0 ? -EINVAL : 0;
+}
