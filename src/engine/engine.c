@@ -186,9 +186,11 @@ int engine_submit(struct engine *e, struct job *j)
 		e->jobs++;
 		e->waiting++;
 		TAILQ_INSERT_TAIL(&e->queue, j, link);
-		pthread_cond_signal(&e->work);
 	}
 	pthread_mutex_unlock(&e->lock);
+	/* Behind the unlock, so that the worker does not wake only to wait for the lock. */
+	if (r == 0)
+		pthread_cond_signal(&e->work);
 	return r;
 }
 
