@@ -84,12 +84,12 @@ static int command_check(const struct command_line *l)
 	_cleanup_errors_ struct errors *errs = errors_new();
 	_cleanup_config_ struct config *config = config_load(l->config, environ, errs);
 	_cleanup_catalog_ struct catalog *catalog =
-		config ? serve_load_catalog(config, errs) : NULL;
+	    config ? serve_load_catalog(config, errs) : NULL;
 	if (!catalog || engine_describe(catalog, config->pool.url, config->pool.prepare,
-					clock_us() + CHECK_TIMEOUT_MS * 1000ull, errs) < 0) {
+	                                clock_us() + CHECK_TIMEOUT_MS * 1000ull, errs) < 0) {
 		errors_print(errs, stderr);
 		fprintf(stderr, "%zu error%s\n", errors_count(errs),
-			errors_count(errs) == 1 ? "" : "s");
+		        errors_count(errs) == 1 ? "" : "s");
 		return 1;
 	}
 	printf("%s: good; %zu endpoints checked against the database\n", l->config,
@@ -123,7 +123,7 @@ static int command_reload(const struct command_line *l)
 		return r;
 	if (kill(pid, SIGHUP) < 0) {
 		fprintf(stderr, "provost reload: cannot signal process %ld: %s\n", (long)pid,
-			strerror(errno));
+		        strerror(errno));
 		return 1;
 	}
 	printf("process %ld was told to reload; its log says what changed\n", (long)pid);
@@ -141,19 +141,16 @@ static const struct {
 	const char *name;
 	int (*run)(const struct command_line *);
 } COMMANDS[] = {
-	{"serve", command_serve},
-	{"check", command_check},
-	{"reload", command_reload},
-	{"version", command_version},
+    {"serve", command_serve},
+    {"check", command_check},
+    {"reload", command_reload},
+    {"version", command_version},
 };
 
 static const struct option OPTIONS[] = {
-	{"config", required_argument, NULL, 'c'},
-	{"pidfile", required_argument, NULL, 'p'},
-	{"help", no_argument, NULL, 'h'},
-	{"help-config", optional_argument, NULL, 'H'},
-	{"version", no_argument, NULL, 'v'},
-	{NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'}, {"pidfile", required_argument, NULL, 'p'},
+    {"help", no_argument, NULL, 'h'},         {"help-config", optional_argument, NULL, 'H'},
+    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
 };
 
 int main(int argc, char **argv)
@@ -189,6 +186,6 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[optind], COMMANDS[i].name))
 			return COMMANDS[i].run(&l);
 	fprintf(stderr, "provost: there is no command \"%s\"; provost --help says what there is\n",
-		argv[optind]);
+	        argv[optind]);
 	return 2;
 }

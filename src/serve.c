@@ -21,10 +21,10 @@ extern char **environ;
 
 enum {
 	JANITOR_MS = 10,
-	SWEEP_EVERY = 50,         /* turns of the janitor */
+	SWEEP_EVERY = 50,            /* turns of the janitor */
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
-	RETRY_MS = 500,           /* between looks for a database that was not there */
-	LAST_BYTES_MS = 1000,     /* for answers queued after the engine stopped */
+	RETRY_MS = 500,              /* between looks for a database that was not there */
+	LAST_BYTES_MS = 1000,        /* for answers queued after the engine stopped */
 };
 
 struct server {
@@ -38,7 +38,8 @@ struct server {
 	atomic_bool janitor_stops;
 };
 
-/* ---- loading ------------------------------------------------------------------------------------- */
+/* ---- loading
+ * ------------------------------------------------------------------------------------- */
 
 static void apply_overrides(const struct config *c, struct catalog *catalog, struct errors *errs)
 {
@@ -47,8 +48,8 @@ static void apply_overrides(const struct config *c, struct catalog *catalog, str
 		struct endpoint *e = catalog_find(catalog, o->name);
 		if (!e)
 			errors_add(errs, c->file, o->line,
-				   "[endpoint %s]: there is no such endpoint under %s", o->name,
-				   c->endpoints_dir);
+			           "[endpoint %s]: there is no such endpoint under %s", o->name,
+			           c->endpoints_dir);
 		else if (o->timeout_ms >= 0)
 			e->timeout_ms = o->timeout_ms;
 	}
@@ -68,7 +69,7 @@ struct catalog *serve_load_catalog(const struct config *c, struct errors *errs)
 static int describe(const struct config *c, struct catalog *catalog, struct errors *errs)
 {
 	return engine_describe(catalog, c->pool.url, c->pool.prepare,
-			       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
+	                       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
 }
 
 static void log_errors(const char *what, const struct errors *errs)
@@ -77,7 +78,8 @@ static void log_errors(const char *what, const struct errors *errs)
 		log_error(what, LOGS("reason", errors_text(errs, i)));
 }
 
-/* ---- signals ------------------------------------------------------------------------------------- */
+/* ---- signals
+ * ------------------------------------------------------------------------------------- */
 
 /* The signal that came within `ms`, or 0. */
 static int signal_within(struct server *s, int64_t ms)
@@ -92,7 +94,8 @@ static bool is_stop(int sig)
 	return sig == SIGTERM || sig == SIGINT;
 }
 
-/* ---- the janitor --------------------------------------------------------------------------------- */
+/* ---- the janitor
+ * --------------------------------------------------------------------------------- */
 
 static void *janitor(void *arg)
 {
@@ -108,18 +111,19 @@ static void *janitor(void *arg)
 	return NULL;
 }
 
-/* ---- reload -------------------------------------------------------------------------------------- */
+/* ---- reload
+ * -------------------------------------------------------------------------------------- */
 
 static void log_change(void *arg, const char *section, const char *key, const char *from,
-		       const char *to, bool restart)
+                       const char *to, bool restart)
 {
 	(void)arg;
 	if (restart)
 		log_warn("config: this change needs a restart", LOGS("section", section),
-			 LOGS("key", key), LOGS("from", from), LOGS("to", to));
+		         LOGS("key", key), LOGS("from", from), LOGS("to", to));
 	else
 		log_info("config: changed", LOGS("section", section), LOGS("key", key),
-			 LOGS("from", from), LOGS("to", to));
+		         LOGS("from", from), LOGS("to", to));
 }
 
 static void apply_log_options(const struct config *c)
@@ -130,7 +134,7 @@ static void apply_log_options(const struct config *c)
 	int r = log_access_open(c->http.access_log);
 	if (r < 0)
 		log_error("the access log cannot be opened; the old target is kept",
-			  LOGS("target", c->http.access_log), LOGS("reason", strerror(-r)));
+		          LOGS("target", c->http.access_log), LOGS("reason", strerror(-r)));
 }
 
 static void apply(struct server *s, struct config *config, struct catalog *catalog)
@@ -167,7 +171,8 @@ static void reload(struct server *s)
 	config_free(&config);
 }
 
-/* ---- start --------------------------------------------------------------------------------------- */
+/* ---- start
+ * --------------------------------------------------------------------------------------- */
 
 static void raise_descriptor_limit(void)
 {
@@ -185,7 +190,7 @@ static int write_pidfile(const char *path)
 		return 0;
 	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fflush(f) != 0) {
 		log_error("cannot write the pid file", LOGS("file", path),
-			  LOGS("reason", strerror(errno)));
+		          LOGS("reason", strerror(errno)));
 		return -EIO;
 	}
 	return 0;
@@ -203,8 +208,8 @@ static int start_threads(struct server *s, struct errors *errs)
 	return r < 0 ? r : http_start(s->http, errs);
 }
 
-/* Has PostgreSQL check the endpoints, waiting for it as long as it takes. 0: served from now on; 1: told
- * to stop; -EINVAL: an endpoint is wrong. */
+/* Has PostgreSQL check the endpoints, waiting for it as long as it takes. 0: served from now on; 1:
+ * told to stop; -EINVAL: an endpoint is wrong. */
 static int bring_up(struct server *s, struct catalog *catalog)
 {
 	for (bool told = false;;) {
@@ -230,9 +235,11 @@ static int bring_up(struct server *s, struct catalog *catalog)
 	}
 }
 
-/* ---- stop ---------------------------------------------------------------------------------------- */
+/* ---- stop
+ * ---------------------------------------------------------------------------------------- */
 
-/* Waits until every request that was begun is completed; false at the deadline or a second signal. */
+/* Waits until every request that was begun is completed; false at the deadline or a second signal.
+ */
 static bool wait_for_requests(struct server *s, int64_t timeout_ms)
 {
 	size_t requests, connections;
@@ -267,7 +274,8 @@ static void stop(struct server *s)
 	http_stop(s->http);
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------- */
+/* ---- the whole
+ * ----------------------------------------------------------------------------------- */
 
 static void server_free(struct server *s)
 {
@@ -288,8 +296,8 @@ static int run(struct server *s, struct catalog *catalog)
 		return 1;
 	}
 	log_info("listening", LOGS("address", s->config->http.listen),
-		 LOGU("port", http_port(s->http)), LOGU("workers", s->config->engine.threads),
-		 LOGU("pool_max", s->config->pool.max));
+	         LOGU("port", http_port(s->http)), LOGU("workers", s->config->engine.threads),
+	         LOGU("pool_max", s->config->pool.max));
 	size_t endpoints = catalog->endpoints;
 	int r = bring_up(s, catalog);
 	if (r == 0)

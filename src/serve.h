@@ -11,8 +11,8 @@ struct errors;
 /* The endpoints of a configuration, with what its [endpoint] sections say. NULL with errors. */
 struct catalog *serve_load_catalog(const struct config *c, struct errors *errs);
 
-/* Runs the server until SIGTERM or SIGINT. Takes the configuration and the catalogue over. Returns the
- * process's exit status. `pidfile` may be NULL. */
+/* Runs the server until SIGTERM or SIGINT. Takes the configuration and the catalogue over. Returns
+ * the process's exit status. `pidfile` may be NULL. */
 int serve(struct config *config, struct catalog *catalog, const char *pidfile);
 
 #endif

@@ -65,20 +65,20 @@ static inline void closep(int *fd)
 #define _cleanup_fclose_ _cleanup_(fclosep)
 #define _cleanup_close_  _cleanup_(closep)
 
-/* ---- time ------------------------------------------------------------------------------------ */
+/* ---- time ---------------------------------------------------------------------------- */
 
-/* CLOCK_MONOTONIC in microseconds and milliseconds. Only loops and entry points read it; logic takes
- * `now` as a parameter. */
+/* CLOCK_MONOTONIC in microseconds and milliseconds. Only loops and entry points read it; logic
+ * takes `now` as a parameter. */
 uint64_t clock_us(void);
 uint64_t clock_ms(void);
 
-/* ---- randomness ------------------------------------------------------------------------------ */
+/* ---- randomness ---------------------------------------------------------------------- */
 
 /* A pseudo-random number in [0, bound) for jitter; not for secrets. bound 0 gives 0. One generator
  * per thread. */
 uint64_t jitter(uint64_t bound);
 
-/* ---- text ------------------------------------------------------------------------------------ */
+/* ---- text ---------------------------------------------------------------------------- */
 
 /* The length in code points of `n` bytes of UTF-8 (RFC 3629: no surrogates, no overlong forms, at
  * most U+10FFFF), or -EILSEQ. A NUL is a code point like any other. */

@@ -31,8 +31,8 @@ void buf_addf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
 /* `n` bytes of valid UTF-8 as a JSON string with its quotes (RFC 8259, section 7). */
 void buf_add_json_string(struct buf *b, const char *s, size_t n);
 
-/* Hands the bytes over, NUL-terminated behind `*ret_len`; NULL when the buffer failed. The buffer is
- * empty afterwards. The caller frees. */
+/* Hands the bytes over, NUL-terminated behind `*ret_len`; NULL when the buffer failed. The buffer
+ * is empty afterwards. The caller frees. */
 char *buf_take(struct buf *b, size_t *ret_len);
 
 #endif

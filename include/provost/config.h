@@ -1,8 +1,8 @@
 /*
  * config: the ini file, its environment overrides, and the one table that describes every key.
  *
- * One row per key (src/config/keys.h: section, name, type, unit, bounds, default, live or restart, a
- * sentence) drives parsing, validation, --help-config, the commented sample and
+ * One row per key (src/config/keys.h: section, name, type, unit, bounds, default, live or restart,
+ * a sentence) drives parsing, validation, --help-config, the commented sample and
  * docs/CONFIGURATION.md. Precedence: PROVOST_SECTION_KEY in the environment, the file, the default;
  * for [database] url also PROVOST_DATABASE_URL, then DATABASE_URL, then the file.
  *
@@ -47,7 +47,7 @@ struct config *config_load(const char *file, char *const *env, struct errors *er
 
 /* The same from memory, for tests and fuzzing; `file` only names the place. */
 struct config *config_parse(const char *file, const char *text, size_t len, char *const *env,
-			    struct errors *errs);
+                            struct errors *errs);
 
 void config_free(struct config **c);
 #define _cleanup_config_ _cleanup_(config_free)
@@ -56,7 +56,7 @@ void config_free(struct config **c);
  * restart applies. Values are as the file would spell them; a secret (a URL's password) is masked.
  * Returns the number of differences. */
 typedef void config_diff_fn(void *arg, const char *section, const char *key, const char *from,
-			    const char *to, bool restart);
+                            const char *to, bool restart);
 size_t config_diff(const struct config *a, const struct config *b, config_diff_fn *f, void *arg);
 
 /* --help-config: every key, its unit, bounds, default and meaning, for a terminal. */

@@ -4,8 +4,8 @@
  * The connection is in pipeline mode for all its life, so that preparing and running, and later
  * several statements, are one round trip. Its session is read-only by default (a GET never writes),
  * in UTC, and its server notices within a second when we are gone. A struct conn has one owner at
- * a time (see pool.h for whose turn it is); nothing here locks. Functions that wait do so in poll(2),
- * until their deadline, on clock_us.
+ * a time (see pool.h for whose turn it is); nothing here locks. Functions that wait do so in
+ * poll(2), until their deadline, on clock_us.
  */
 #ifndef PROVOST_CONN_H
 #define PROVOST_CONN_H
@@ -16,13 +16,15 @@
 struct conn;
 struct pg_result; /* libpq's PGresult */
 
-enum { CONN_PREPARED_MAX = 2048,     /* statements; a connection that holds more is retired */
-       CONN_RESULT_MAX = 256 << 20 }; /* bytes of one result, about */
+enum {
+	CONN_PREPARED_MAX = 2048, /* statements; a connection that holds more is retired */
+	CONN_RESULT_MAX = 256 << 20
+}; /* bytes of one result, about */
 
 /* Sets what libpq reads from the environment. Once, before any other thread. */
 void conn_global_init(void);
 
-/* ---- connecting: the pool's thread, or a loader ----------------------------------------------- */
+/* ---- connecting: the pool's thread, or a loader -------------------------------------- */
 
 /* Begins to connect; resolves the host's name, which blocks. `number` names the connection in logs.
  * `prepare`: keep statements prepared; without it the server may be a transaction pooler. NULL when
@@ -38,33 +40,34 @@ struct conn *conn_open(const char *url, bool prepare, uint64_t deadline_us, stru
 void conn_free(struct conn **c);
 #define _cleanup_conn_ _cleanup_(conn_free)
 
-/* libpq's last message, in one line; a static text when there is none. Valid until the connection is
- * used again. */
+/* libpq's last message, in one line; a static text when there is none. Valid until the connection
+ * is used again. */
 const char *conn_error(struct conn *c);
 
-/* ---- using ------------------------------------------------------------------------------------ */
+/* ---- using --------------------------------------------------------------------------- */
 
 /* Runs one statement with text parameters and text results, preparing it first if this session has
  * not, in the same round trip. A statement that the server has lost (26000) or whose result type
  * changed (0A000) is prepared anew, once. 0 with the result, which may be an error result (see
- * conn_sqlstate); -ETIMEDOUT: the deadline passed, the statement may be running still; -ECONNRESET: the
- * connection died (`*ret` may hold the server's last words); -E2BIG: the result is larger than
+ * conn_sqlstate); -ETIMEDOUT: the deadline passed, the statement may be running still; -ECONNRESET:
+ * the connection died (`*ret` may hold the server's last words); -E2BIG: the result is larger than
  * CONN_RESULT_MAX; -ENOMEM. `*ret` is NULL unless said otherwise; the caller frees it. */
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
-	     struct pg_result **ret) _must_check_;
+             struct pg_result **ret) _must_check_;
 
-/* Parses a statement without keeping it and describes it: its columns are in the result. As conn_run. */
-int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
-	_must_check_;
+/* Parses a statement without keeping it and describes it: its columns are in the result. As
+ * conn_run. */
+int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,
+                  struct pg_result **ret) _must_check_;
 
 /* Plans a statement with NULL for every parameter: the plan as JSON in the result's one field. As
  * conn_run. */
-int conn_explain(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
-	_must_check_;
+int conn_explain(struct conn *c, const struct stmt *s, uint64_t deadline_us,
+                 struct pg_result **ret) _must_check_;
 
 /* Runs a text of Provost's own, without parameters. As conn_run. */
-int conn_command(struct conn *c, const char *sql, uint64_t deadline_us, struct pg_result **ret)
-	_must_check_;
+int conn_command(struct conn *c, const char *sql, uint64_t deadline_us,
+                 struct pg_result **ret) _must_check_;
 
 void conn_result_free(struct pg_result **r);
 #define _cleanup_result_ _cleanup_(conn_result_free)
@@ -72,7 +75,7 @@ void conn_result_free(struct pg_result **r);
 /* SQLSTATE of an error result, "" of a success. An error without one is "XX000". */
 const char *conn_sqlstate(const struct pg_result *r);
 
-/* ---- after use -------------------------------------------------------------------------------- */
+/* ---- after use ----------------------------------------------------------------------- */
 
 enum conn_condition {
 	CONN_CLEAN,  /* nothing outstanding: may be used again */

@@ -132,8 +132,8 @@ void endpoint_free(struct endpoint **e);
 /* The parameter of that name, or NULL. */
 const struct param *endpoint_param(const struct endpoint *e, const char *name);
 
-/* The line of the file in which character `pos` of stmt.sql stands: code points from 0, that is
- * PostgreSQL's error position less one. A position behind the end gives the last line. */
+/* The line of the file in which byte `pos` (from 0) of stmt.sql stands; the last for one behind the
+ * end. PostgreSQL counts characters from 1. */
 unsigned endpoint_sql_line(const struct endpoint *e, size_t pos);
 
 #endif

@@ -1,13 +1,13 @@
 /*
  * engine: turns a request for an endpoint into one statement, and its result into an answer.
  *
- * A job is embedded in whatever wants the answer. engine_submit puts it into a bounded queue; a worker
- * thread takes it, borrows a connection, runs the statement and makes the answer; `done` is called
- * exactly once for every accepted job, on a worker's or the janitor's thread, with no lock held. Whoever
- * takes a job off the queue, and nobody else, completes it.
+ * A job is embedded in whatever wants the answer. engine_submit puts it into a bounded queue; a
+ * worker thread takes it, borrows a connection, runs the statement and makes the answer; `done` is
+ * called exactly once for every accepted job, on a worker's or the janitor's thread, with no lock
+ * held. Whoever takes a job off the queue, and nobody else, completes it.
  *
- * Bounds: `queue` jobs wait at most `queue_timeout_ms`; a connection is waited for at most the pool's
- * acquire timeout; a statement runs at most its endpoint's timeout, then it is cancelled.
+ * Bounds: `queue` jobs wait at most `queue_timeout_ms`; a connection is waited for at most the
+ * pool's acquire timeout; a statement runs at most its endpoint's timeout, then it is cancelled.
  */
 #ifndef PROVOST_ENGINE_H
 #define PROVOST_ENGINE_H
@@ -47,18 +47,19 @@ struct job {
 /* Copies the options. Exits when out of memory. */
 struct engine *engine_new(const struct engine_options *o, struct pool *pool);
 int engine_start(struct engine *e) _must_check_;
-/* Starts or retires workers and changes limits while running. One caller at a time. Negative errno when
- * a thread cannot be started; everything else is applied all the same. */
+/* Starts or retires workers and changes limits while running. One caller at a time. Negative errno
+ * when a thread cannot be started; everything else is applied all the same. */
 int engine_configure(struct engine *e, const struct engine_options *o) _must_check_;
 
-/* Any thread, never blocks. 0: accepted, `done` will be called, perhaps before this returns; -EAGAIN:
- * the queue is full; -ESHUTDOWN: stopping; `done` is not called for those. */
+/* Any thread, never blocks. 0: accepted, `done` will be called, perhaps before this returns;
+ * -EAGAIN: the queue is full; -ESHUTDOWN: stopping; `done` is not called for those. */
 int engine_submit(struct engine *e, struct job *j) _must_check_;
 
 /* Completes the jobs whose time in the queue is over. Janitor, every 10 ms. */
 void engine_expire(struct engine *e, uint64_t now_us);
 
-/* Refuses new jobs, completes the waiting ones with OUTCOME_STOPPING, waits for the running ones. */
+/* Refuses new jobs, completes the waiting ones with OUTCOME_STOPPING, waits for the running ones.
+ */
 void engine_stop(struct engine *e);
 void engine_free(struct engine **e);
 
@@ -68,12 +69,12 @@ struct engine_stats {
 };
 void engine_stats(struct engine *e, struct engine_stats *ret);
 
-/* Prepares and describes every endpoint of the catalogue on a connection of its own: the statement is
- * one that PostgreSQL accepts, this role may run it, @returns fits (and is resolved where it is not
- * declared). All errors, with file and line, not just the first. 0; -EINVAL with errors; -ENOTCONN
- * with one error, when the database cannot be reached or went away meanwhile. Blocks until
- * `deadline_us` at most. */
+/* Prepares and describes every endpoint of the catalogue on a connection of its own: the statement
+ * is one that PostgreSQL accepts, this role may run it, @returns fits (and is resolved where it is
+ * not declared). All errors, with file and line, not just the first. 0; -EINVAL with errors;
+ * -ENOTCONN with one error, when the database cannot be reached or went away meanwhile. Blocks
+ * until `deadline_us` at most. */
 int engine_describe(struct catalog *c, const char *url, bool prepare, uint64_t deadline_us,
-		    struct errors *errs) _must_check_;
+                    struct errors *errs) _must_check_;
 
 #endif

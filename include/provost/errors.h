@@ -20,7 +20,7 @@ void errors_free(struct errors **e);
 
 /* Appends one error. `file` may be NULL (no place), `line` 0 (the whole file). */
 void errors_add(struct errors *e, const char *file, unsigned line, const char *fmt, ...)
-	_printf_(4, 5);
+    _printf_(4, 5);
 
 /* All errors so far, kept or only counted. */
 size_t errors_count(const struct errors *e);

@@ -1,10 +1,10 @@
 /*
  * http: the only module that knows libmicrohttpd.
  *
- * Its epoll threads parse, route, validate and answer; a request that needs the database becomes a job
- * of the engine while its connection is suspended. No callback blocks. One request at a time lives
- * in its connection's own structure, so a keep-alive request allocates nothing of ours beyond its
- * parameters.
+ * Its epoll threads parse, route, validate and answer; a request that needs the database becomes a
+ * job of the engine while its connection is suspended. No callback blocks. One request at a time
+ * lives in its connection's own structure, so a keep-alive request allocates nothing of ours beyond
+ * its parameters.
  *
  * Bounds: max_connections (beyond it 503 and close; beyond a small reserve the kernel's backlog),
  * max_url, max_body, header_timeout for a request's head, idle_timeout between requests.
@@ -21,8 +21,8 @@ struct pool;
 struct snapshot;
 
 struct http_options {
-	char *listen;     /* `address:port`, `[::1]:8080`; needs a restart */
-	unsigned threads; /* 0: one per core; needs a restart */
+	char *listen;             /* `address:port`, `[::1]:8080`; needs a restart */
+	unsigned threads;         /* 0: one per core; needs a restart */
 	unsigned max_connections; /* needs a restart */
 	struct strlist origins;   /* `https://admin.example.org`; empty: same origin only */
 	int64_t max_url;          /* bytes of the request target */
@@ -33,12 +33,12 @@ struct http_options {
 	bool development;
 };
 
-/* Where `listen` points, checked: -EINVAL for what is not an address with a port, -EPERM for an address
- * that is not loopback: callers are not identified, so nothing else may listen. */
+/* Where `listen` points, checked: -EINVAL for what is not an address with a port, -EPERM for an
+ * address that is not loopback: callers are not identified, so nothing else may listen. */
 int http_listen_check(const char *listen) _must_check_;
 
 struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
-		      struct pool *pool);
+                      struct pool *pool);
 /* Binds, listens, starts the threads. NULL error list entry names the address. Negative errno. */
 int http_start(struct http *h, struct errors *errs) _must_check_;
 /* Applies the live options to requests that begin from now on. */

@@ -1,13 +1,13 @@
 /*
  * log: one line per event, in logfmt, and no thread ever waits for it.
  *
- * Any thread may log. A line is formatted on the caller's stack and copied under a short lock into a
- * bounded buffer that one writer thread empties; when the buffer is full the line is dropped and
+ * Any thread may log. A line is formatted on the caller's stack and copied under a short lock into
+ * a bounded buffer that one writer thread empties; when the buffer is full the line is dropped and
  * counted, and the next line that fits says how many were lost. Before log_start and after log_stop
  * lines go to stderr directly.
  *
- * Levels: error, someone must act; warn, degraded, and how; info, what an operator wants to see of a
- * healthy run; debug. Never parameters, tokens or rows.
+ * Levels: error, someone must act; warn, degraded, and how; info, what an operator wants to see of
+ * a healthy run; debug. Never parameters, tokens or rows.
  */
 #ifndef PROVOST_LOG_H
 #define PROVOST_LOG_H
@@ -27,9 +27,18 @@ struct log_field {
 };
 
 /* Fields of a line: a text (NULL is shown as "-"), a signed and an unsigned number. */
-#define LOGS(k, v) {.type = LOG_STRING, .key = (k), .s = (v)}
-#define LOGI(k, v) {.type = LOG_SIGNED, .key = (k), .i = (int64_t)(v)}
-#define LOGU(k, v) {.type = LOG_UNSIGNED, .key = (k), .u = (uint64_t)(v)}
+#define LOGS(k, v)                                                                                 \
+	{                                                                                          \
+		.type = LOG_STRING, .key = (k), .s = (v)                                           \
+	}
+#define LOGI(k, v)                                                                                 \
+	{                                                                                          \
+		.type = LOG_SIGNED, .key = (k), .i = (int64_t)(v)                                  \
+	}
+#define LOGU(k, v)                                                                                 \
+	{                                                                                          \
+		.type = LOG_UNSIGNED, .key = (k), .u = (uint64_t)(v)                               \
+	}
 
 /* log_info("pool: connected", LOGU("connection", id)): ts, level, msg, then the fields in order.
  * Values are quoted where logfmt needs it and control characters escaped; a line longer than
@@ -41,7 +50,10 @@ struct log_field {
 #define LOG_FIELDS(...)                                                                            \
 	(const struct log_field[])                                                                 \
 	{                                                                                          \
-		__VA_ARGS__ __VA_OPT__(, ) {.type = LOG_END}                                       \
+		__VA_ARGS__ __VA_OPT__(, )                                                         \
+		{                                                                                  \
+			.type = LOG_END                                                            \
+		}                                                                                  \
 	}
 
 enum { LOG_LINE_MAX = 4096 };
@@ -54,7 +66,7 @@ void log_set_level(enum log_level level);
 /* "error", "warn", "info", "debug", or -EINVAL. */
 int log_level_parse(const char *s) _must_check_;
 
-/* ---- the access log --------------------------------------------------------------------------- */
+/* ---- the access log ------------------------------------------------------------------ */
 
 /* Where access lines go: NULL or "off" (nowhere), "stderr", or a file's path, appended to. Opens
  * anew when called again with the same path, so that a rotated file is let go. Negative errno when
@@ -66,7 +78,7 @@ void log_access(const char *msg, const struct log_field *fields);
 /* Lines lost because the buffer was full or the target refused them. */
 uint64_t log_dropped(void);
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------- */
 
 /* Starts the writer thread. Once, before other threads. Negative errno. */
 int log_start(void) _must_check_;

@@ -7,13 +7,13 @@
  *     CONNECTING -> IDLE <-> BUSY -> DRAINING -> IDLE
  *     and from every state to CLOSED, which frees it
  *
- * Workers borrow with pool_acquire and give back with pool_release; while BUSY a connection belongs to
- * the borrower alone. The pool's own thread connects (which resolves names, and may block), drains,
- * checks idle connections, ends lifetimes and keeps the size between min and max. A second thread of
- * its own sends cancel requests, because PQcancel blocks.
+ * Workers borrow with pool_acquire and give back with pool_release; while BUSY a connection belongs
+ * to the borrower alone. The pool's own thread connects (which resolves names, and may block),
+ * drains, checks idle connections, ends lifetimes and keeps the size between min and max. A second
+ * thread of its own sends cancel requests, because PQcancel blocks.
  *
- * Bounded by: `max` connections; borrowers wait `acquire_timeout_ms` at most, first come first served,
- * and not at all while the database is known to be down.
+ * Bounded by: `max` connections; borrowers wait `acquire_timeout_ms` at most, first come first
+ * served, and not at all while the database is known to be down.
  */
 #ifndef PROVOST_POOL_H
 #define PROVOST_POOL_H
@@ -42,12 +42,13 @@ void pool_configure(struct pool *p, const struct pool_options *o);
 void pool_stop(struct pool *p);
 void pool_free(struct pool **p);
 
-/* Borrows a connection, waiting as long as the acquire timeout. `verify` looks at the socket first and
- * passes over connections that died while idle: for the second try of a read. 0; -ETIMEDOUT;
+/* Borrows a connection, waiting as long as the acquire timeout. `verify` looks at the socket first
+ * and passes over connections that died while idle: for the second try of a read. 0; -ETIMEDOUT;
  * -ENOTCONN, the database is known to be down; -ESHUTDOWN. Blocks: workers only. */
 int pool_acquire(struct pool *p, bool verify, struct conn **ret) _must_check_;
 
-/* Gives a connection back in whatever condition it is: idle again, cancelled and drained, or closed. */
+/* Gives a connection back in whatever condition it is: idle again, cancelled and drained, or
+ * closed. */
 void pool_release(struct pool *p, struct conn **c);
 
 /* False from the moment the last connection is gone and a new one failed, until one succeeds. */

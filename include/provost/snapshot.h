@@ -1,11 +1,11 @@
 /*
  * snapshot: an immutable object that readers on many threads use while one writer replaces it.
  *
- * A reader's snapshot_use costs one load of a line that hardly ever changes: each thread caches its own
- * reference and renews it only after a replacement. The object a thread got from snapshot_use stays
- * valid until that same thread calls snapshot_use again. Whoever keeps it longer (a job, a suspended
- * request) takes a reference of its own with snapshot_ref while it is valid. The last reference
- * frees it, on whichever thread that is.
+ * A reader's snapshot_use costs one load of a line that hardly ever changes: each thread caches its
+ * own reference and renews it only after a replacement. The object a thread got from snapshot_use
+ * stays valid until that same thread calls snapshot_use again. Whoever keeps it longer (a job, a
+ * suspended request) takes a reference of its own with snapshot_ref while it is valid. The last
+ * reference frees it, on whichever thread that is.
  *
  * Bound: an idle thread keeps at most one replaced object alive per snapshot, until it calls
  * snapshot_use again or exits. At most SNAPSHOTS_MAX snapshots exist.

@@ -27,7 +27,7 @@ struct bind {
 };
 
 struct stmt {
-	char *sql;  /* NUL-terminated, `$1`..`$n` */
+	char *sql; /* NUL-terminated, `$1`..`$n` */
 	size_t sql_len;
 	uint64_t id;   /* of text and types: equal ids are the same statement */
 	char name[24]; /* "pv_" and the id in hexadecimal */

@@ -14,8 +14,8 @@ struct target {
 	bool asterisk;          /* `*` */
 };
 
-/* Origin-form, absolute-form (http, https) or `*`. -EINVAL for anything else: a fragment, a blank, a
- * control character, a byte above 0x7E, a broken escape in the path, a path that begins with `//`
+/* Origin-form, absolute-form (http, https) or `*`. -EINVAL for anything else: a fragment, a blank,
+ * a control character, a byte above 0x7E, a broken escape in the path, a path that begins with `//`
  * is taken as a path. */
 int target_parse(const char *s, size_t n, struct target *ret) _must_check_;
 

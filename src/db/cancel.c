@@ -104,7 +104,7 @@ static void *run(void *arg)
 		char why[256] = "";
 		if (!PQcancel(r->target, why, sizeof why))
 			log_warn("pool: a cancel request could not be sent",
-				 LOGU("connection", r->number), LOGS("reason", why));
+			         LOGU("connection", r->number), LOGS("reason", why));
 		if (is_stopping(k))
 			cancel_request_free(&r);
 		else

@@ -1,11 +1,11 @@
 /*
- * cancel: sends cancel requests from a thread of its own, because PQcancel blocks for as long as the
- * server does.
+ * cancel: sends cancel requests from a thread of its own, because PQcancel blocks for as long as
+ * the server does.
  *
  * A request is a copy of what is needed to reach the backend (PQgetCancel), so it outlives its
- * connection. Any thread may send. The queue is bounded: beyond CANCEL_QUEUE_MAX the oldest is given up;
- * the pool closes a connection whose cancelled statement does not end, and its server notices that
- * within client_connection_check_interval.
+ * connection. Any thread may send. The queue is bounded: beyond CANCEL_QUEUE_MAX the oldest is
+ * given up; the pool closes a connection whose cancelled statement does not end, and its server
+ * notices that within client_connection_check_interval.
  */
 #ifndef PROVOST_DB_CANCEL_H
 #define PROVOST_DB_CANCEL_H
@@ -24,8 +24,8 @@ typedef void cancel_done_fn(void *arg, unsigned number);
 
 struct cancel *cancel_new(cancel_done_fn *done, void *arg);
 int cancel_start(struct cancel *k) _must_check_;
-/* Gives up what is queued and waits for the one being sent, at most a second: then the thread is left
- * to end by itself with the process. */
+/* Gives up what is queued and waits for the one being sent, at most a second: then the thread is
+ * left to end by itself with the process. */
 void cancel_stop(struct cancel *k);
 void cancel_free(struct cancel **k);
 

@@ -10,13 +10,14 @@
 
 /* What every session of ours is started with unless the operator's URL says otherwise. */
 static const char *const DEFAULTS[][2] = {
-	{"application_name", "provost"}, {"keepalives_idle", "10"},   {"keepalives_interval", "5"},
-	{"keepalives_count", "3"},       {"tcp_user_timeout", "10000"},
+    {"application_name", "provost"}, {"keepalives_idle", "10"},     {"keepalives_interval", "5"},
+    {"keepalives_count", "3"},       {"tcp_user_timeout", "10000"},
 };
 
-/* In the startup packet, so that they cost no round trip; a transaction pooler would refuse them. */
+/* In the startup packet, so that they cost no round trip; a transaction pooler would refuse them.
+ */
 static const char SESSION_OPTIONS[] = "-c default_transaction_read_only=on"
-				      " -c client_connection_check_interval=1000";
+                                      " -c client_connection_check_interval=1000";
 
 void conn_global_init(void)
 {
@@ -26,7 +27,7 @@ void conn_global_init(void)
 	setenv("PGCLIENTENCODING", "UTF8", 1);
 }
 
-/* ---- connecting ------------------------------------------------------------------------------- */
+/* ---- connecting ---------------------------------------------------------------------- */
 
 static void ignore_notice(void *arg, const PGresult *r)
 {
@@ -158,7 +159,7 @@ struct conn *conn_open(const char *url, bool prepare, uint64_t deadline_us, stru
 	if (r == 1)
 		return c;
 	errors_add(errs, NULL, 0, "cannot connect to the database: %s",
-		   r == -ETIMEDOUT ? "no answer in time" : conn_error(c));
+	           r == -ETIMEDOUT ? "no answer in time" : conn_error(c));
 	conn_free(&c);
 	return NULL;
 }
@@ -178,8 +179,8 @@ void conn_free(struct conn **cp)
 
 const char *conn_error(struct conn *c)
 {
-	/* libpq's buffer is ours to read only; its lines are folded into one in a copy that lives as
-	 * long as the connection's own thread needs it for a log line. */
+	/* libpq's buffer is ours to read only; its lines are folded into one in a copy that lives
+	 * as long as the connection's own thread needs it for a log line. */
 	static _Thread_local char line[512];
 	const char *m = PQerrorMessage(c->pg);
 	size_t n = 0;
@@ -191,7 +192,7 @@ const char *conn_error(struct conn *c)
 	return n ? line : "connection closed";
 }
 
-/* ---- what is prepared ------------------------------------------------------------------------- */
+/* ---- what is prepared ---------------------------------------------------------------- */
 
 static bool is_prepared(const struct conn *c, uint64_t id)
 {
@@ -224,7 +225,7 @@ static void forget_prepared(struct conn *c, uint64_t id)
 			c->prepared[i--] = c->prepared[--c->prepareds];
 }
 
-/* ---- sending and receiving -------------------------------------------------------------------- */
+/* ---- sending and receiving ----------------------------------------------------------- */
 
 static int lost(struct conn *c)
 {
@@ -336,10 +337,10 @@ static int finish(struct conn *c, uint64_t deadline_us, struct pg_result **ret)
 	return r;
 }
 
-/* ---- statements ------------------------------------------------------------------------------- */
+/* ---- statements ---------------------------------------------------------------------- */
 
 static int run_once(struct conn *c, const struct stmt *s, const char *const *values,
-		    uint64_t deadline_us, struct pg_result **ret)
+                    uint64_t deadline_us, struct pg_result **ret)
 {
 	int n = (int)s->binds;
 	if (!c->prepare) {
@@ -354,7 +355,8 @@ static int run_once(struct conn *c, const struct stmt *s, const char *const *val
 		return lost(c);
 	int r = finish(c, deadline_us, ret);
 	/* A prepared statement outlives its transaction, so even an error in running it leaves it
-	 * behind; only an error in preparing does not, and then preparing again is what is needed. */
+	 * behind; only an error in preparing does not, and then preparing again is what is needed.
+	 */
 	if (r == 0 && fresh && !is_error((PGresult *)*ret))
 		return note_prepared(c, s->id);
 	return r;
@@ -368,7 +370,7 @@ static bool is_stale(const struct pg_result *r)
 }
 
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
-	     struct pg_result **ret)
+             struct pg_result **ret)
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	*ret = NULL;
@@ -397,7 +399,8 @@ int conn_run(struct conn *c, const struct stmt *s, const char *const *values, ui
 	return run_once(c, s, values, deadline_us, ret);
 }
 
-int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
+int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,
+                  struct pg_result **ret)
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	*ret = NULL;
@@ -442,7 +445,7 @@ const char *conn_sqlstate(const struct pg_result *result)
 	return s && strlen(s) == 5 ? s : "XX000";
 }
 
-/* ---- after use -------------------------------------------------------------------------------- */
+/* ---- after use ----------------------------------------------------------------------- */
 
 enum conn_condition conn_condition(const struct conn *c)
 {

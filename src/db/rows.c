@@ -21,11 +21,11 @@ enum {
 
 /* Array types and their elements; arrays of other types are shown as PostgreSQL writes them. */
 static const uint32_t ARRAYS[][2] = {
-	{1000, OID_BOOL},    {1005, OID_INT2},   {1007, OID_INT4},      {1016, OID_INT8},
-	{1021, OID_FLOAT4},  {1022, OID_FLOAT8}, {1231, OID_NUMERIC},   {199, OID_JSON},
-	{3807, OID_JSONB},   {1009, 25},         {1015, 1043},          {1014, 1042},
-	{2951, 2950},        {1182, 1082},       {1115, OID_TIMESTAMP}, {1185, OID_TIMESTAMPTZ},
-	{1028, OID_OID},     {1003, 19},
+    {1000, OID_BOOL},   {1005, OID_INT2},   {1007, OID_INT4},      {1016, OID_INT8},
+    {1021, OID_FLOAT4}, {1022, OID_FLOAT8}, {1231, OID_NUMERIC},   {199, OID_JSON},
+    {3807, OID_JSONB},  {1009, 25},         {1015, 1043},          {1014, 1042},
+    {2951, 2950},       {1182, 1082},       {1115, OID_TIMESTAMP}, {1185, OID_TIMESTAMPTZ},
+    {1028, OID_OID},    {1003, 19},
 };
 
 static uint32_t element_of(uint32_t oid)
@@ -63,7 +63,8 @@ static void add_timestamp(const char *s, size_t n, bool zoned, struct buf *out)
 	buf_addc(out, '"');
 }
 
-/* One element of an array literal: `*p` stands on its first byte, and behind its last afterwards. */
+/* One element of an array literal: `*p` stands on its first byte, and behind its last afterwards.
+ */
 static void add_element(uint32_t oid, const char **p, const char *end, struct buf *out)
 {
 	struct buf plain = {0};
@@ -157,7 +158,7 @@ void rows_object(const struct pg_result *result, int row, struct buf *out)
 			buf_adds(out, "null");
 		else
 			rows_value(PQftype(r, i), PQgetvalue(r, row, i),
-				   (size_t)PQgetlength(r, row, i), out);
+			           (size_t)PQgetlength(r, row, i), out);
 	}
 	buf_addc(out, '}');
 }

@@ -9,7 +9,8 @@
 
 struct pg_result;
 
-/* Fills everything of `a` but its times from the statement's result, which is taken over and zeroed. */
+/* Fills everything of `a` but its times from the statement's result, which is taken over and
+ * zeroed. */
 void answer_from_result(struct answer *a, const struct endpoint *e, struct pg_result **result);
 
 #endif

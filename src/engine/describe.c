@@ -19,7 +19,8 @@ static size_t byte_of_char(const char *sql, size_t chars)
 	return i;
 }
 
-static void add_refusal(const struct endpoint *e, const struct pg_result *result, struct errors *errs)
+static void add_refusal(const struct endpoint *e, const struct pg_result *result,
+                        struct errors *errs)
 {
 	const PGresult *r = (const PGresult *)result;
 	const char *message = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
@@ -27,11 +28,10 @@ static void add_refusal(const struct endpoint *e, const struct pg_result *result
 	const char *at = PQresultErrorField(r, PG_DIAG_STATEMENT_POSITION);
 	unsigned line = e->sql_line;
 	if (at)
-		line = endpoint_sql_line(
-			e, byte_of_char(e->stmt.sql, strtoul(at, NULL, 10)));
+		line = endpoint_sql_line(e, byte_of_char(e->stmt.sql, strtoul(at, NULL, 10)));
 	errors_add(errs, e->file, line, "PostgreSQL refuses the statement: %s (SQLSTATE %s)%s%s",
-		   message ? message : "no reason given", conn_sqlstate(result), hint ? "; hint: " : "",
-		   hint ? hint : "");
+	           message ? message : "no reason given", conn_sqlstate(result),
+	           hint ? "; hint: " : "", hint ? hint : "");
 }
 
 static bool is_json(const PGresult *r)
@@ -47,24 +47,25 @@ static void check_columns(struct endpoint *e, const struct pg_result *result, st
 		e->returns = is_json(r) ? RETURNS_JSON : RETURNS_ROWS;
 	if (e->returns == RETURNS_JSON && !is_json(r))
 		errors_add(errs, e->file, e->sql_line,
-			   "@returns json needs exactly one column of type json or jsonb; the "
-			   "statement has %d column%s",
-			   n, n == 1 ? " of another type" : "s");
+		           "@returns json needs exactly one column of type json or jsonb; the "
+		           "statement has %d column%s",
+		           n, n == 1 ? " of another type" : "s");
 	if ((e->returns == RETURNS_ROWS || e->returns == RETURNS_ROW) && n == 0)
 		errors_add(errs, e->file, e->sql_line,
-			   "@returns %s needs a statement that returns columns",
-			   returns_name(e->returns));
+		           "@returns %s needs a statement that returns columns",
+		           returns_name(e->returns));
 	for (int i = 0; i < n && e->returns != RETURNS_JSON; i++)
 		for (int k = 0; k < i; k++)
 			if (!strcmp(PQfname(r, i), PQfname(r, k)))
 				errors_add(errs, e->file, e->sql_line,
-					   "two columns are named \"%s\": give one another name "
-					   "with AS",
-					   PQfname(r, i));
+				           "two columns are named \"%s\": give one another name "
+				           "with AS",
+				           PQfname(r, i));
 }
 
 /* Planning asks for the rights that running would, and shows what kind of statement it is. */
-static void check_plan(const struct endpoint *e, const struct pg_result *result, struct errors *errs)
+static void check_plan(const struct endpoint *e, const struct pg_result *result,
+                       struct errors *errs)
 {
 	const PGresult *r = (const PGresult *)result;
 	if (*conn_sqlstate(result)) {
@@ -73,9 +74,9 @@ static void check_plan(const struct endpoint *e, const struct pg_result *result,
 	}
 	const char *plan = PQntuples(r) > 0 ? PQgetvalue(r, 0, 0) : "";
 	if (e->method == METHOD_GET && (strstr(plan, "\"Node Type\": \"ModifyTable\"") ||
-					strstr(plan, "\"Node Type\": \"LockRows\"")))
+	                                strstr(plan, "\"Node Type\": \"LockRows\"")))
 		errors_add(errs, e->file, e->sql_line,
-			   "a GET must not change or lock rows: it may be repeated and cached");
+		           "a GET must not change or lock rows: it may be repeated and cached");
 }
 
 static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, struct errors *errs)
@@ -96,7 +97,7 @@ static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, st
 }
 
 int engine_describe(struct catalog *c, const char *url, bool prepare, uint64_t deadline_us,
-		    struct errors *errs)
+                    struct errors *errs)
 {
 	size_t before = errors_count(errs);
 	_cleanup_conn_ struct conn *conn = conn_open(url, prepare, deadline_us, errs);
@@ -106,8 +107,8 @@ int engine_describe(struct catalog *c, const char *url, bool prepare, uint64_t d
 		int r = describe(conn, c->endpoint[i], deadline_us, errs);
 		if (r < 0) {
 			errors_add(errs, NULL, 0,
-				   "the database %s while the endpoints were being checked",
-				   r == -ETIMEDOUT ? "did not answer in time" : "went away");
+			           "the database %s while the endpoints were being checked",
+			           r == -ETIMEDOUT ? "did not answer in time" : "went away");
 			return -ENOTCONN;
 		}
 	}

@@ -10,8 +10,10 @@
 #include "provost/log.h"
 #include "provost/pool.h"
 
-enum { CONFLICT_RETRIES = 3,       /* of 40001 and 40P01 */
-       CONFLICT_PAUSE_US = 10000 }; /* full jitter below it, doubling */
+enum {
+	CONFLICT_RETRIES = 3, /* of 40001 and 40P01 */
+	CONFLICT_PAUSE_US = 10000
+}; /* full jitter below it, doubling */
 
 struct worker {
 	struct engine *engine;
@@ -35,7 +37,7 @@ struct engine {
 	struct worker worker[ENGINE_THREADS_MAX];
 };
 
-/* ---- one job ---------------------------------------------------------------------------------- */
+/* ---- one job ------------------------------------------------------------------------- */
 
 static void complete(struct job *j, enum outcome outcome)
 {
@@ -91,7 +93,7 @@ static void count_retry(struct engine *e)
 
 /* One try: borrow, run, give back. */
 static int attempt(struct engine *e, struct job *j, bool verify, uint64_t timeout_us,
-		   struct pg_result **ret, enum outcome *ret_outcome)
+                   struct pg_result **ret, enum outcome *ret_outcome)
 {
 	struct conn *c;
 	int r = pool_acquire(e->pool, verify, &c);
@@ -108,9 +110,10 @@ static int attempt(struct engine *e, struct job *j, bool verify, uint64_t timeou
 	return r;
 }
 
-/* A read whose connection died is tried once more on another, one that met a conflict three times. */
+/* A read whose connection died is tried once more on another, one that met a conflict three times.
+ */
 static enum outcome run_statement(struct engine *e, struct job *j, uint64_t timeout_us,
-				  struct pg_result **ret)
+                                  struct pg_result **ret)
 {
 	enum outcome outcome = OUTCOME_OK;
 	unsigned lost = 0, conflicts = 0;
@@ -136,14 +139,14 @@ static void log_failure(const struct job *j)
 	const struct answer *a = &j->answer;
 	if (a->outcome == OUTCOME_SQL_ERROR)
 		log_warn("statement failed", LOGS("request", j->request_id),
-			 LOGS("endpoint", j->endpoint->name), LOGS("sqlstate", a->sqlstate),
-			 LOGS("reason", a->message));
+		         LOGS("endpoint", j->endpoint->name), LOGS("sqlstate", a->sqlstate),
+		         LOGS("reason", a->message));
 	else if (a->outcome == OUTCOME_DEADLINE)
 		log_warn("statement cancelled at its timeout", LOGS("request", j->request_id),
-			 LOGS("endpoint", j->endpoint->name), LOGU("db_us", a->db_us));
+		         LOGS("endpoint", j->endpoint->name), LOGU("db_us", a->db_us));
 	else if (a->outcome == OUTCOME_TOO_LARGE)
 		log_warn("result too large", LOGS("request", j->request_id),
-			 LOGS("endpoint", j->endpoint->name));
+		         LOGS("endpoint", j->endpoint->name));
 }
 
 static void run_job(struct engine *e, struct job *j, const struct engine_options *o)
@@ -159,7 +162,7 @@ static void run_job(struct engine *e, struct job *j, const struct engine_options
 	j->done(j);
 }
 
-/* ---- the queue -------------------------------------------------------------------------------- */
+/* ---- the queue ----------------------------------------------------------------------- */
 
 static struct job *take_first_locked(struct engine *e)
 {
@@ -217,7 +220,7 @@ void engine_expire(struct engine *e, uint64_t now_us)
 	}
 }
 
-/* ---- workers ---------------------------------------------------------------------------------- */
+/* ---- workers ------------------------------------------------------------------------- */
 
 static bool is_retired_locked(const struct engine *e, const struct worker *w)
 {
@@ -268,8 +271,8 @@ static bool has_exited(struct worker *w)
 	return exited;
 }
 
-/* Starts the workers that are missing. Those past the configured number leave after the job they are
- * at, and are not waited for: a reload must not take as long as a statement. */
+/* Starts the workers that are missing. Those past the configured number leave after the job they
+ * are at, and are not waited for: a reload must not take as long as a statement. */
 static int start_missing(struct engine *e)
 {
 	for (unsigned i = 0; i < e->options.threads; i++) {
@@ -289,7 +292,7 @@ static int start_missing(struct engine *e)
 	return 0;
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------- */
 
 struct engine *engine_new(const struct engine_options *o, struct pool *pool)
 {
@@ -356,13 +359,13 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
 {
 	pthread_mutex_lock(&e->lock);
 	*ret = (struct engine_stats){
-		.threads = e->options.threads,
-		.busy = e->busy,
-		.waiting = e->waiting,
-		.jobs = e->jobs,
-		.refused = e->refused,
-		.expired = e->expired,
-		.retries = e->retries,
+	    .threads = e->options.threads,
+	    .busy = e->busy,
+	    .waiting = e->waiting,
+	    .jobs = e->jobs,
+	    .refused = e->refused,
+	    .expired = e->expired,
+	    .retries = e->retries,
 	};
 	pthread_mutex_unlock(&e->lock);
 }

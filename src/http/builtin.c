@@ -4,7 +4,8 @@
 #include "http_impl.h"
 #include "provost/pool.h"
 
-/* ---- the index ----------------------------------------------------------------------------------- */
+/* ---- the index
+ * ----------------------------------------------------------------------------------- */
 
 static struct json_object *texts(const struct strlist *l)
 {
@@ -70,11 +71,12 @@ static enum MHD_Result index_answer(struct request *q)
 	json_object_object_add(o, "endpoints", list);
 	size_t len;
 	const char *text =
-		json_object_to_json_string_length(o, JSON_C_TO_STRING_NOSLASHESCAPE, &len);
+	    json_object_to_json_string_length(o, JSON_C_TO_STRING_NOSLASHESCAPE, &len);
 	return respond_json(q, 200, text, len, json_free, o);
 }
 
-/* ---- health -------------------------------------------------------------------------------------- */
+/* ---- health
+ * -------------------------------------------------------------------------------------- */
 
 static enum MHD_Result livez(struct request *q)
 {
@@ -91,22 +93,23 @@ static enum MHD_Result readyz(struct request *q)
 	int phase = atomic_load_explicit(&h->phase, memory_order_relaxed);
 	char text[80];
 	int n = snprintf(text, sizeof text, "{\"status\":\"%s\",\"database\":\"%s\"}", names[phase],
-			 pool_is_up(h->pool) ? "up" : "down");
+	                 pool_is_up(h->pool) ? "up" : "down");
 	char *body = strdup(text);
 	if (!body)
 		return MHD_NO;
 	return respond_json(q, phase == HTTP_READY ? 200 : 503, body, (size_t)n, free, body);
 }
 
-/* ---- which --------------------------------------------------------------------------------------- */
+/* ---- which
+ * --------------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *path;
 	enum MHD_Result (*answer)(struct request *q);
 } BUILTINS[] = {
-	{"/", index_answer},
-	{"/livez", livez},
-	{"/readyz", readyz},
+    {"/", index_answer},
+    {"/livez", livez},
+    {"/readyz", readyz},
 };
 
 bool builtin_answer(struct request *q, const struct target *t, enum MHD_Result *ret)

@@ -27,11 +27,11 @@ void cors_add(struct request *q, struct MHD_Response *r, bool preflight, const c
 	MHD_add_response_header(r, "Access-Control-Allow-Credentials", "true");
 	if (!preflight) {
 		MHD_add_response_header(r, "Access-Control-Expose-Headers",
-					"ETag, X-Request-Id, Server-Timing, Retry-After");
+		                        "ETag, X-Request-Id, Server-Timing, Retry-After");
 		return;
 	}
 	MHD_add_response_header(r, "Access-Control-Allow-Methods", methods);
 	MHD_add_response_header(r, "Access-Control-Allow-Headers",
-				"Authorization, Content-Type, If-None-Match, X-Request-Id");
+	                        "Authorization, Content-Type, If-None-Match, X-Request-Id");
 	MHD_add_response_header(r, "Access-Control-Max-Age", "600");
 }

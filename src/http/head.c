@@ -58,7 +58,7 @@ static bool is(const char *name, size_t n, const char *known)
 }
 
 static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t n,
-				  const char *value, size_t value_n)
+                                  const char *value, size_t value_n)
 {
 	struct reading *r = arg;
 	struct head *h = r->head;
@@ -107,7 +107,7 @@ static bool is_local_name(const char *host)
 static bool is_host(const char *host)
 {
 	return *host && strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				     "0123456789.-_:[]%") == strlen(host);
+	                             "0123456789.-_:[]%") == strlen(host);
 }
 
 void head_read(struct MHD_Connection *c, const char *version, size_t max_body, struct head *ret)

@@ -39,9 +39,9 @@ struct http_live {
 /* Headers we act on; borrowed from the connection until the request is completed. */
 struct head {
 	const char *host, *origin, *request_id, *preflight_method;
-	const char *why;  /* a refusal: the sentence */
-	unsigned status;  /* and its status; 0: the head is good */
-	uint64_t length;  /* Content-Length, 0 without */
+	const char *why; /* a refusal: the sentence */
+	unsigned status; /* and its status; 0: the head is good */
+	uint64_t length; /* Content-Length, 0 without */
 };
 
 enum step {
@@ -59,10 +59,10 @@ struct request {
 	char id[REQUEST_ID_MAX + 1];
 	uint64_t started_us;
 	const char *method;
-	bool too_long;   /* the target is past max_url and was not kept */
-	size_t body;     /* bytes received of it */
-	bool body_over;  /* more than max_body */
-	char *target;    /* inline_target or allocated */
+	bool too_long;  /* the target is past max_url and was not kept */
+	size_t body;    /* bytes received of it */
+	bool body_over; /* more than max_body */
+	char *target;   /* inline_target or allocated */
 	size_t target_len;
 	char inline_target[TARGET_INLINE];
 	struct head head;
@@ -79,13 +79,14 @@ struct client {
 	unsigned magic;
 #define CLIENT_MAGIC 0xC11E47A1u
 	struct http *http;
-	int fd;       /* the connection's own descriptor; valid while on the list */
-	bool refused; /* beyond max_connections */
+	int fd;                  /* the connection's own descriptor; valid while on the list */
+	bool refused;            /* beyond max_connections */
 	LIST_ENTRY(client) link; /* http->lock */
 
-	atomic_int step;             /* written by the http thread, read by anyone */
-	_Atomic uint64_t deadline_ms; /* of the step; 0: none. Written by the http thread and the sweep */
-	uint64_t acked;              /* the sweep's: bytes the peer had taken when last looked at */
+	atomic_int step; /* written by the http thread, read by anyone */
+	_Atomic uint64_t
+	    deadline_ms; /* of the step; 0: none. Written by the http thread and the sweep */
+	uint64_t acked;  /* the sweep's: bytes the peer had taken when last looked at */
 
 	struct request request;
 };
@@ -109,25 +110,26 @@ struct http {
 	size_t count;
 };
 
-/* ---- listen.c ----------------------------------------------------------------------------------- */
+/* ---- listen.c ------------------------------------------------------------------------ */
 
 /* A listening socket, or negative errno with a sentence in errs. */
 int listen_open(const char *listen, struct errors *errs);
 
-/* ---- head.c ------------------------------------------------------------------------------------- */
+/* ---- head.c -------------------------------------------------------------------------- */
 
 /* Reads the head of the request once: what we act on, and whether it may be served. RFC 9112,
  * sections 3.2, 5.1 and 6. */
 void head_read(struct MHD_Connection *c, const char *version, size_t max_body, struct head *ret);
 
-/* ---- request.c: libmicrohttpd's callbacks --------------------------------------------------------- */
+/* ---- request.c: libmicrohttpd's callbacks
+ * --------------------------------------------------------- */
 
 void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection);
 enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, const char *url,
-			       const char *method, const char *version, const char *data,
-			       size_t *data_size, void **con_cls);
+                               const char *method, const char *version, const char *data,
+                               size_t *data_size, void **con_cls);
 void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
-		       enum MHD_RequestTerminationCode why);
+                       enum MHD_RequestTerminationCode why);
 
 /* The options as they are now; valid until this thread asks again. */
 const struct http_live *http_live(struct http *h);
@@ -141,13 +143,14 @@ static inline struct http *http_of(struct request *q)
 	return client_of(q)->http;
 }
 
-/* ---- respond.c ------------------------------------------------------------------------------------ */
+/* ---- respond.c
+ * ------------------------------------------------------------------------------------ */
 
 /* Each queues one answer; what it returns is the handler's result. */
 
 /* `len` bytes of JSON that stay valid until `done(arg)`; `done` may be NULL for static bytes. */
 enum MHD_Result respond_json(struct request *q, unsigned status, const char *body, size_t len,
-			     void (*done)(void *), void *arg);
+                             void (*done)(void *), void *arg);
 /* An RFC 9457 problem document. `detail` is for the caller's eyes. */
 enum MHD_Result respond_problem(struct request *q, unsigned status, const char *detail);
 /* 405 with what is allowed, bits of enum method. */
@@ -159,20 +162,23 @@ enum MHD_Result respond_bad_values(struct request *q);
 /* What the job came to. */
 enum MHD_Result respond_answer(struct request *q);
 
-/* ---- status.c ------------------------------------------------------------------------------------- */
+/* ---- status.c
+ * ------------------------------------------------------------------------------------- */
 
-/* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`: static,
- * or the message of provost.fail, which the answer owns. */
+/* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`:
+ * static, or the message of provost.fail, which the answer owns. */
 unsigned status_of_answer(const struct answer *a, const char **ret_detail);
 /* The reason phrase of RFC 9110, section 15. */
 const char *status_title(unsigned status);
 
-/* ---- builtin.c ------------------------------------------------------------------------------------ */
+/* ---- builtin.c
+ * ------------------------------------------------------------------------------------ */
 
 /* Answers the path if it is one of Provost's own. */
 bool builtin_answer(struct request *q, const struct target *t, enum MHD_Result *ret);
 
-/* ---- cors.c --------------------------------------------------------------------------------------- */
+/* ---- cors.c
+ * --------------------------------------------------------------------------------------- */
 
 /* Adds the headers for a permitted origin, and Vary where origins are configured. */
 void cors_add(struct request *q, struct MHD_Response *r, bool preflight, const char *methods);

@@ -31,8 +31,8 @@ static int parse_port(const char *s, in_port_t *ret)
 	return 0;
 }
 
-/* `127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`. Names are not resolved: where a server listens must
- * not depend on what a resolver says. */
+/* `127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`. Names are not resolved: where a server listens
+ * must not depend on what a resolver says. */
 static int parse(const char *listen, union address *ret, socklen_t *ret_len)
 {
 	char host[64];
@@ -54,7 +54,7 @@ static int parse(const char *listen, union address *ret, socklen_t *ret_len)
 		a.v4.sin_family = AF_INET;
 		a.v4.sin_port = port;
 		if (inet_pton(AF_INET, strcmp(host, "localhost") ? host : "127.0.0.1",
-			      &a.v4.sin_addr) != 1)
+		              &a.v4.sin_addr) != 1)
 			return -EINVAL;
 		*ret_len = sizeof a.v4;
 	}
@@ -87,18 +87,18 @@ int listen_open(const char *listen_at, struct errors *errs)
 	int r = parse(listen_at, &a, &len);
 	if (r < 0) {
 		errors_add(errs, NULL, 0, "cannot listen on \"%s\": not an address with a port",
-			   listen_at);
+		           listen_at);
 		return r;
 	}
 	_cleanup_close_ int fd =
-		socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+	    socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
 	    bind(fd, &a.any, len) < 0 || listen(fd, BACKLOG) < 0) {
 		r = -errno;
 		errors_add(errs, NULL, 0, "cannot listen on %s: %s%s", listen_at, strerror(-r),
-			   r == -EADDRINUSE ? "; stop what listens there, or set [http] listen "
-					      "(PROVOST_HTTP_LISTEN) to another port"
-					    : "");
+		           r == -EADDRINUSE ? "; stop what listens there, or set [http] listen "
+		                              "(PROVOST_HTTP_LISTEN) to another port"
+		                            : "");
 		return r;
 	}
 	/* Inherited by accepted sockets. */

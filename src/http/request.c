@@ -5,7 +5,9 @@
 #include "http_impl.h"
 #include "provost/log.h"
 
-enum { BODY_GRACE = 1 << 20 }; /* bytes past max_body that are read and dropped to be able to say 413 */
+enum {
+	BODY_GRACE = 1 << 20
+}; /* bytes past max_body that are read and dropped to be able to say 413 */
 
 const struct http_live *http_live(struct http *h)
 {
@@ -15,7 +17,8 @@ const struct http_live *http_live(struct http *h)
 static void set_step(struct request *q, enum step step, uint64_t deadline_ms)
 {
 	struct client *c = client_of(q);
-	/* Relaxed: the sweep acts on what it sees at most a second late, and guards nothing by it. */
+	/* Relaxed: the sweep acts on what it sees at most a second late, and guards nothing by it.
+	 */
 	atomic_store_explicit(&c->deadline_ms, deadline_ms, memory_order_relaxed);
 	atomic_store_explicit(&c->step, step, memory_order_relaxed);
 }
@@ -25,7 +28,8 @@ static enum step step_of(struct request *q)
 	return atomic_load_explicit(&client_of(q)->step, memory_order_relaxed);
 }
 
-/* ---- the request line ---------------------------------------------------------------------------- */
+/* ---- the request line
+ * ---------------------------------------------------------------------------- */
 
 static void keep_target(struct request *q, const char *uri, size_t max)
 {
@@ -48,7 +52,7 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 {
 	struct http *h = cls;
 	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	    MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	struct client *c = info ? info->socket_context : NULL;
 	if (!c)
 		return NULL;
@@ -62,7 +66,8 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 	return q;
 }
 
-/* ---- the head ------------------------------------------------------------------------------------ */
+/* ---- the head
+ * ------------------------------------------------------------------------------------ */
 
 static bool is_sane_id(const char *s)
 {
@@ -109,7 +114,8 @@ static enum MHD_Result take_body(struct request *q, size_t *n)
 	return q->body > max + BODY_GRACE ? MHD_NO : MHD_YES;
 }
 
-/* ---- the job ------------------------------------------------------------------------------------- */
+/* ---- the job
+ * ------------------------------------------------------------------------------------- */
 
 /* On a worker's or the janitor's thread: from here on the request is the http thread's again. */
 static void job_done(struct job *j)
@@ -131,18 +137,18 @@ static int bind_values(struct request *q)
 	return 0;
 }
 
-/* Suspends first and publishes after: the job may be done before engine_submit returns, and only what
- * is suspended can be resumed. */
+/* Suspends first and publishes after: the job may be done before engine_submit returns, and only
+ * what is suspended can be resumed. */
 static enum MHD_Result submit(struct request *q, struct catalog *catalog)
 {
 	struct http *h = http_of(q);
 	snapshot_ref(&catalog->object);
 	q->catalog = catalog;
 	q->job = (struct job){
-		.endpoint = q->endpoint,
-		.values = q->bind,
-		.request_id = q->id,
-		.done = job_done,
+	    .endpoint = q->endpoint,
+	    .values = q->bind,
+	    .request_id = q->id,
+	    .done = job_done,
 	};
 	set_step(q, STEP_WAITING, 0);
 	MHD_suspend_connection(q->connection);
@@ -154,10 +160,11 @@ static enum MHD_Result submit(struct request *q, struct catalog *catalog)
 	return MHD_YES;
 }
 
-/* ---- routing ------------------------------------------------------------------------------------- */
+/* ---- routing
+ * ------------------------------------------------------------------------------------- */
 
 static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
-				     const struct route_match *m, struct slice query)
+                                     const struct route_match *m, struct slice query)
 {
 	q->endpoint = m->endpoint;
 	int r = values_read(&q->values, m->endpoint, m->path, m->paths, query);
@@ -207,8 +214,8 @@ static enum MHD_Result dispatch(struct request *q)
 
 /* Called for the head, for each piece of the body, at its end, and once more after a resume. */
 enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, const char *url,
-			       const char *method, const char *version, const char *data,
-			       size_t *data_size, void **con_cls)
+                               const char *method, const char *version, const char *data,
+                               size_t *data_size, void **con_cls)
 {
 	struct request *q = *con_cls;
 	(void)cls;
@@ -216,7 +223,8 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	(void)url;
 	(void)data;
 	if (!q)
-		return MHD_NO; /* the connection has no structure of ours: out of memory at accept */
+		return MHD_NO; /* the connection has no structure of ours: out of memory at accept
+		                */
 	switch (step_of(q)) {
 	case STEP_HEAD:
 		return take_head(q, method, version);
@@ -229,27 +237,27 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	}
 }
 
-/* ---- the end ------------------------------------------------------------------------------------- */
+/* ---- the end
+ * ------------------------------------------------------------------------------------- */
 
 static void log_request(struct request *q)
 {
 	const struct answer *a = &q->job.answer;
-	log_access("request",
-		   (const struct log_field[]){
-			   LOGS("id", *q->id ? q->id : NULL),
-			   LOGS("method", q->method),
-			   LOGS("route", q->endpoint ? q->endpoint->route : NULL),
-			   LOGU("status", q->status),
-			   LOGU("bytes", q->sent),
-			   LOGU("us", clock_us() - q->started_us),
-			   LOGU("queue_us", a->queue_us),
-			   LOGU("db_us", a->db_us),
-			   {.type = LOG_END},
-		   });
+	log_access("request", (const struct log_field[]){
+	                          LOGS("id", *q->id ? q->id : NULL),
+	                          LOGS("method", q->method),
+	                          LOGS("route", q->endpoint ? q->endpoint->route : NULL),
+	                          LOGU("status", q->status),
+	                          LOGU("bytes", q->sent),
+	                          LOGU("us", clock_us() - q->started_us),
+	                          LOGU("queue_us", a->queue_us),
+	                          LOGU("db_us", a->db_us),
+	                          {.type = LOG_END},
+	                      });
 }
 
 void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
-		       enum MHD_RequestTerminationCode why)
+                       enum MHD_RequestTerminationCode why)
 {
 	struct request *q = *con_cls;
 	(void)connection;

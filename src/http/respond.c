@@ -18,7 +18,7 @@ static void add_timing(struct request *q, struct MHD_Response *r)
 	const struct answer *a = &q->job.answer;
 	char text[96];
 	snprintf(text, sizeof text, "queue;dur=%.3f, db;dur=%.3f", a->queue_us / 1000.0,
-		 a->db_us / 1000.0);
+	         a->db_us / 1000.0);
 	add(r, "Server-Timing", text);
 }
 
@@ -31,8 +31,8 @@ static void add_common(struct request *q, struct MHD_Response *r, const char *ty
 	add(r, "Cache-Control", "private, no-cache");
 	add(r, "X-Content-Type-Options", "nosniff");
 	add(r, "X-Request-Id", q->id);
-	if (q->endpoint && atomic_load_explicit(&client_of(q)->step, memory_order_relaxed) ==
-				   STEP_WAITING)
+	if (q->endpoint &&
+	    atomic_load_explicit(&client_of(q)->step, memory_order_relaxed) == STEP_WAITING)
 		add_timing(q, r);
 	if (atomic_load_explicit(&h->phase, memory_order_relaxed) == HTTP_CLOSING)
 		add(r, "Connection", "close");
@@ -42,34 +42,33 @@ static enum MHD_Result queue(struct request *q, unsigned status, struct MHD_Resp
 {
 	struct client *c = client_of(q);
 	q->status = status;
-	atomic_store_explicit(&c->deadline_ms,
-			      clock_ms() + http_live(c->http)->idle_timeout_ms,
-			      memory_order_relaxed);
+	atomic_store_explicit(&c->deadline_ms, clock_ms() + http_live(c->http)->idle_timeout_ms,
+	                      memory_order_relaxed);
 	atomic_store_explicit(&c->step, STEP_SENDING, memory_order_relaxed);
 	enum MHD_Result ok = MHD_queue_response(q->connection, status, r);
 	MHD_destroy_response(r);
 	return ok;
 }
 
-/* A response over bytes that belong to `done(arg)`. NULL, with the bytes given back, when out of memory:
- * the handler then returns MHD_NO, which closes the connection. */
+/* A response over bytes that belong to `done(arg)`. NULL, with the bytes given back, when out of
+ * memory: the handler then returns MHD_NO, which closes the connection. */
 static struct MHD_Response *response_over(const char *body, size_t len, void (*done)(void *),
-					  void *arg)
+                                          void *arg)
 {
 	struct MHD_Response *r;
 	if (done)
 		r = MHD_create_response_from_buffer_with_free_callback_cls(
-			len, (void *)(uintptr_t)body, done, arg);
+		    len, (void *)(uintptr_t)body, done, arg);
 	else
 		r = MHD_create_response_from_buffer(len, (void *)(uintptr_t)body,
-						    MHD_RESPMEM_PERSISTENT);
+		                                    MHD_RESPMEM_PERSISTENT);
 	if (!r && done)
 		done(arg);
 	return r;
 }
 
 enum MHD_Result respond_json(struct request *q, unsigned status, const char *body, size_t len,
-			     void (*done)(void *), void *arg)
+                             void (*done)(void *), void *arg)
 {
 	struct MHD_Response *r = response_over(body, len, done, arg);
 	if (!r)
@@ -80,7 +79,8 @@ enum MHD_Result respond_json(struct request *q, unsigned status, const char *bod
 	return queue(q, status, r);
 }
 
-/* ---- problem documents: RFC 9457 ----------------------------------------------------------------- */
+/* ---- problem documents: RFC 9457
+ * ----------------------------------------------------------------- */
 
 static void member(struct buf *b, const char *name, const char *value)
 {
@@ -134,8 +134,8 @@ enum MHD_Result respond_bad_values(struct request *q)
 {
 	_cleanup_buf_ struct buf b = {0};
 	problem_open(q, &b, 400,
-		     q->values.errors == 1 ? "A parameter is not valid."
-					   : "Several parameters are not valid.");
+	             q->values.errors == 1 ? "A parameter is not valid."
+	                                   : "Several parameters are not valid.");
 	buf_adds(&b, ",\"errors\":[");
 	for (size_t i = 0; i < q->values.errors; i++) {
 		const struct value_error *e = &q->values.error[i];
@@ -177,7 +177,8 @@ enum MHD_Result respond_options(struct request *q, unsigned methods)
 	return queue(q, 204, r);
 }
 
-/* ---- answers of the engine ----------------------------------------------------------------------- */
+/* ---- answers of the engine
+ * ----------------------------------------------------------------------- */
 
 static enum MHD_Result respond_failure(struct request *q)
 {
@@ -201,8 +202,8 @@ enum MHD_Result respond_answer(struct request *q)
 	struct answer *a = &q->job.answer;
 	if (a->outcome != OUTCOME_OK)
 		return respond_failure(q);
-	struct MHD_Response *r = response_over(a->body ? a->body : "", a->body_len, a->memory_free,
-					       a->memory);
+	struct MHD_Response *r =
+	    response_over(a->body ? a->body : "", a->body_len, a->memory_free, a->memory);
 	a->memory_free = NULL; /* the response's now */
 	if (!r)
 		return MHD_NO;

@@ -10,11 +10,12 @@
 #include "provost/log.h"
 
 enum {
-	RESERVE = 64,               /* connections beyond max_connections, to be told 503 */
+	RESERVE = 64,                 /* connections beyond max_connections, to be told 503 */
 	CONNECTION_MEMORY = 64 << 10, /* of libmicrohttpd, for one request's head and an answer's */
 };
 
-/* ---- options ------------------------------------------------------------------------------------- */
+/* ---- options
+ * ------------------------------------------------------------------------------------- */
 
 static void live_free(struct snapshot_object *o)
 {
@@ -42,7 +43,8 @@ void http_set_phase(struct http *h, enum http_phase phase)
 	atomic_store_explicit(&h->phase, phase, memory_order_relaxed);
 }
 
-/* ---- connections --------------------------------------------------------------------------------- */
+/* ---- connections
+ * --------------------------------------------------------------------------------- */
 
 static void client_open(struct http *h, struct MHD_Connection *connection, void **context)
 {
@@ -50,7 +52,7 @@ static void client_open(struct http *h, struct MHD_Connection *connection, void 
 	if (!c)
 		return;
 	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	    MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	c->magic = CLIENT_MAGIC;
 	c->http = h;
 	c->fd = info->connect_fd;
@@ -80,7 +82,7 @@ static void client_close(struct http *h, void **context)
 }
 
 static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
-			  enum MHD_ConnectionNotificationCode what)
+                          enum MHD_ConnectionNotificationCode what)
 {
 	if (what == MHD_CONNECTION_NOTIFY_STARTED)
 		client_open(cls, connection, context);
@@ -88,7 +90,8 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 		client_close(cls, context);
 }
 
-/* ---- deadlines ----------------------------------------------------------------------------------- */
+/* ---- deadlines
+ * ----------------------------------------------------------------------------------- */
 
 /* Whether the peer has taken bytes of its answer since the last look. */
 static bool takes_bytes(struct client *c)
@@ -110,8 +113,9 @@ static void sweep_one(struct client *c, uint64_t now_ms, uint64_t idle_ms)
 		return;
 	if (step == STEP_SENDING && takes_bytes(c)) {
 		/* Only if it is still the same answer's: the http thread may have moved on. */
-		atomic_compare_exchange_strong_explicit(&c->deadline_ms, &deadline, now_ms + idle_ms,
-							memory_order_relaxed, memory_order_relaxed);
+		atomic_compare_exchange_strong_explicit(&c->deadline_ms, &deadline,
+		                                        now_ms + idle_ms, memory_order_relaxed,
+		                                        memory_order_relaxed);
 		return;
 	}
 	/* libmicrohttpd sees the end of the stream and closes; nothing is freed here. */
@@ -123,7 +127,7 @@ void http_sweep(struct http *h, uint64_t now_ms)
 	struct client *c;
 	uint64_t idle_ms = http_live(h)->idle_timeout_ms;
 	pthread_mutex_lock(&h->lock);
-	LIST_FOREACH(c, &h->clients, link)
+	LIST_FOREACH (c, &h->clients, link)
 		sweep_one(c, now_ms, idle_ms);
 	pthread_mutex_unlock(&h->lock);
 }
@@ -133,14 +137,15 @@ void http_load(struct http *h, size_t *ret_requests, size_t *ret_connections)
 	struct client *c;
 	size_t n = 0;
 	pthread_mutex_lock(&h->lock);
-	LIST_FOREACH(c, &h->clients, link)
+	LIST_FOREACH (c, &h->clients, link)
 		n += atomic_load_explicit(&c->step, memory_order_relaxed) != STEP_IDLE;
 	*ret_requests = n;
 	*ret_connections = h->count;
 	pthread_mutex_unlock(&h->lock);
 }
 
-/* ---- start --------------------------------------------------------------------------------------- */
+/* ---- start
+ * --------------------------------------------------------------------------------------- */
 
 static void log_daemon(void *cls, const char *fmt, va_list ap)
 {
@@ -153,8 +158,8 @@ static void log_daemon(void *cls, const char *fmt, va_list ap)
 	log_debug("libmicrohttpd", LOGS("text", text));
 }
 
-/* We decode for ourselves, from the target as it came; libmicrohttpd's in-place decoding would cost time
- * and turn %00 into the end of a string. */
+/* We decode for ourselves, from the target as it came; libmicrohttpd's in-place decoding would cost
+ * time and turn %00 into the end of a string. */
 static size_t leave_escaped(void *cls, struct MHD_Connection *c, char *s)
 {
 	(void)cls;
@@ -163,7 +168,7 @@ static size_t leave_escaped(void *cls, struct MHD_Connection *c, char *s)
 }
 
 struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
-		      struct pool *pool)
+                      struct pool *pool)
 {
 	struct http *h = xcalloc(1, sizeof *h);
 	h->magic = HTTP_MAGIC;
@@ -188,29 +193,24 @@ int http_start(struct http *h, struct errors *errs)
 		return fd;
 	h->listen_fd = fd;
 	struct MHD_OptionItem many[] = {
-		{MHD_OPTION_THREAD_POOL_SIZE, h->threads, NULL},
-		{MHD_OPTION_END, 0, NULL},
+	    {MHD_OPTION_THREAD_POOL_SIZE, h->threads, NULL},
+	    {MHD_OPTION_END, 0, NULL},
 	};
 	struct MHD_OptionItem one[] = {{MHD_OPTION_END, 0, NULL}};
 	/* libmicrohttpd divides the limit among its threads. */
 	unsigned limit = h->max_connections + RESERVE * h->threads;
 	h->daemon = MHD_start_daemon(
-		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG | MHD_ALLOW_SUSPEND_RESUME |
-			MHD_USE_ITC | MHD_USE_TURBO,
-		0, NULL, NULL, request_handle, h,
-		/* first: it is used while the others are read */
-		MHD_OPTION_EXTERNAL_LOGGER, log_daemon, NULL,
-		MHD_OPTION_LISTEN_SOCKET, fd,
-		MHD_OPTION_CONNECTION_LIMIT, limit,
-		MHD_OPTION_CONNECTION_TIMEOUT, 0u,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-		MHD_OPTION_STRICT_FOR_CLIENT, 1,
-		MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL,
-		MHD_OPTION_URI_LOG_CALLBACK, request_begin, h,
-		MHD_OPTION_NOTIFY_COMPLETED, request_completed, h,
-		MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
-		MHD_OPTION_ARRAY, h->threads > 1 ? many : one,
-		MHD_OPTION_END);
+	    MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG | MHD_ALLOW_SUSPEND_RESUME |
+	        MHD_USE_ITC | MHD_USE_TURBO,
+	    0, NULL, NULL, request_handle, h,
+	    /* first: it is used while the others are read */
+	    MHD_OPTION_EXTERNAL_LOGGER, log_daemon, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
+	    MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+	    MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL,
+	    MHD_OPTION_URI_LOG_CALLBACK, request_begin, h, MHD_OPTION_NOTIFY_COMPLETED,
+	    request_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_ARRAY,
+	    h->threads > 1 ? many : one, MHD_OPTION_END);
 	if (!h->daemon) {
 		errors_add(errs, NULL, 0, "cannot start the http threads: %s", strerror(errno));
 		close(fd);
@@ -227,10 +227,11 @@ unsigned http_port(const struct http *h)
 	if (getsockname(h->listen_fd, (struct sockaddr *)&a, &len) < 0)
 		return 0;
 	return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port
-					     : ((struct sockaddr_in *)&a)->sin_port);
+	                                     : ((struct sockaddr_in *)&a)->sin_port);
 }
 
-/* ---- stop ---------------------------------------------------------------------------------------- */
+/* ---- stop
+ * ---------------------------------------------------------------------------------------- */
 
 static void nap(long ms)
 {
@@ -245,16 +246,16 @@ static void drop_new_handshakes(int fd)
 {
 	enum { TCP_FLAGS = 13, SYN = 0x02, ACK = 0x10 };
 	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, TCP_FLAGS),
-		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, 0),
-		BPF_STMT(BPF_RET | BPF_K, 0x7fffffff),
+	    BPF_STMT(BPF_LD | BPF_B | BPF_ABS, TCP_FLAGS),
+	    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
+	    BPF_STMT(BPF_RET | BPF_K, 0),
+	    BPF_STMT(BPF_RET | BPF_K, 0x7fffffff),
 	};
 	struct sock_fprog program = {.len = ELEMENTSOF(code), .filter = code};
 	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
 		log_warn("http: connections that arrive during the stop may be reset",
-			 LOGS("reason", strerror(errno)));
+		         LOGS("reason", strerror(errno)));
 }
 
 /* Connections that the kernel has accepted and libmicrohttpd not yet. */

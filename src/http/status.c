@@ -8,40 +8,40 @@ static const struct {
 	unsigned status;
 	const char *detail;
 } SQLSTATES[] = {
-	{"23505", 409, "It conflicts with a record that exists already."},
-	{"23503", 409, "It refers to a record that does not exist, or is still referred to."},
-	{"23P01", 409, "It conflicts with a record that exists already."},
-	{"23502", 422, "A value that is required is missing."},
-	{"23514", 422, "A value is not allowed."},
-	{"22021", 400, "A text holds bytes that are not valid UTF-8."},
-	{"22P05", 400, "A text holds a character that the database cannot represent."},
-	{"22", 422, "A value is outside of what the database accepts."},
-	{"21000", 422, "A value matches more than one record."},
-	{"P0001", 422, "The database refused the request."},
-	{"40001", 503, "The request kept colliding with others. Try again."},
-	{"40P01", 503, "The request kept colliding with others. Try again."},
-	{"57014", 503, "The statement was cancelled on the database's side. Try again."},
-	{"55P03", 503, "A record is locked. Try again."},
-	{"53", 503, "The database is out of resources. Try again."},
-	{"57P0", 503, "The database is shutting down or restarting. Try again."},
-	{"08", 503, "The connection to the database was lost. Try again."},
-	{"25006", 503, "The database does not accept this now. Try again."},
+    {"23505", 409, "It conflicts with a record that exists already."},
+    {"23503", 409, "It refers to a record that does not exist, or is still referred to."},
+    {"23P01", 409, "It conflicts with a record that exists already."},
+    {"23502", 422, "A value that is required is missing."},
+    {"23514", 422, "A value is not allowed."},
+    {"22021", 400, "A text holds bytes that are not valid UTF-8."},
+    {"22P05", 400, "A text holds a character that the database cannot represent."},
+    {"22", 422, "A value is outside of what the database accepts."},
+    {"21000", 422, "A value matches more than one record."},
+    {"P0001", 422, "The database refused the request."},
+    {"40001", 503, "The request kept colliding with others. Try again."},
+    {"40P01", 503, "The request kept colliding with others. Try again."},
+    {"57014", 503, "The statement was cancelled on the database's side. Try again."},
+    {"55P03", 503, "A record is locked. Try again."},
+    {"53", 503, "The database is out of resources. Try again."},
+    {"57P0", 503, "The database is shutting down or restarting. Try again."},
+    {"08", 503, "The connection to the database was lost. Try again."},
+    {"25006", 503, "The database does not accept this now. Try again."},
 };
 
 static const struct {
 	unsigned status;
 	const char *detail;
 } OUTCOMES[] = {
-	[OUTCOME_NO_ROW] = {404, "There is no such record."},
-	[OUTCOME_QUEUE_FULL] = {503, "Too many requests are waiting. Try again."},
-	[OUTCOME_QUEUE_TIMEOUT] = {503, "No worker became free in time. Try again."},
-	[OUTCOME_POOL_TIMEOUT] = {503, "No database connection became free in time. Try again."},
-	[OUTCOME_DB_DOWN] = {503, "The database cannot be reached. Try again."},
-	[OUTCOME_DB_LOST] = {503, "The connection to the database was lost. Try again."},
-	[OUTCOME_DEADLINE] = {504, "The database did not answer within the time allowed."},
-	[OUTCOME_TOO_LARGE] = {500, "The result is too large to be sent."},
-	[OUTCOME_NO_MEMORY] = {503, "The server is out of memory. Try again."},
-	[OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
+    [OUTCOME_NO_ROW] = {404, "There is no such record."},
+    [OUTCOME_QUEUE_FULL] = {503, "Too many requests are waiting. Try again."},
+    [OUTCOME_QUEUE_TIMEOUT] = {503, "No worker became free in time. Try again."},
+    [OUTCOME_POOL_TIMEOUT] = {503, "No database connection became free in time. Try again."},
+    [OUTCOME_DB_DOWN] = {503, "The database cannot be reached. Try again."},
+    [OUTCOME_DB_LOST] = {503, "The connection to the database was lost. Try again."},
+    [OUTCOME_DEADLINE] = {504, "The database did not answer within the time allowed."},
+    [OUTCOME_TOO_LARGE] = {500, "The result is too large to be sent."},
+    [OUTCOME_NO_MEMORY] = {503, "The server is out of memory. Try again."},
+    [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
 };
 
 /* provost.fail(status, message) raises PTnnn. 0 for anything else. */
