@@ -192,7 +192,7 @@ build_dir() ( # folder [meson options]
         rm -rf "$dir/meson-private"     # of a configuration that was cut short
         meson setup "$dir" "$@" >"$log" 2>&1 8>&- </dev/null || { tail -n 8 "$log" >&2; exit 1; }
     fi
-    ninja -C "$dir" >"$log" 2>&1 8>&- </dev/null || { tail -n 60 "$log" >&2; exit 1; }
+    ninja --quiet -C "$dir" >"$log" 2>&1 8>&- </dev/null || { tail -n 60 "$log" >&2; exit 1; }
 )
 
 # ---- the cluster ---------------------------------------------------------------------------------
@@ -319,7 +319,6 @@ cluster_configure() { # [name=value ...]
         echo "timezone = 'UTC'"
         echo "log_timezone = 'UTC'"
         echo "shared_buffers = 256MB"
-        echo "max_wal_size = 2GB"
         for setting in "$@"; do
             echo "${setting%%=*} = '${setting#*=}'"
         done

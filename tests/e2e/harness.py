@@ -4,7 +4,7 @@ A test in short (fixtures `cluster` and `database` come from conftest.py):
 
     def test_hello(cluster, database):
         endpoints = {"hello.sql": "-- @route GET /api/hello\\n-- @role public\\nSELECT json_build_object('a', 1)"}
-        with Server(cluster, database, endpoints=endpoints, config={"cache": {"ttl": "1m"}}) as server:
+        with Server(cluster, database, endpoints=endpoints, config={"workers": {"threads": 4}}) as server:
             answer = server.get("/api/hello")
             assert answer.status == 200 and answer.json() == {"a": 1}
 

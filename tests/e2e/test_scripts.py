@@ -207,7 +207,7 @@ def test_port_that_is_taken(loaded_home):
 
 def test_broken_configuration(loaded_home, tmp_path):
     broken = tmp_path / "broken.ini"
-    broken.write_text("[cache]\nno_such_key = 1\n")
+    broken.write_text("[http]\nno_such_key = 1\n")
     (tmp_path / "endpoints").mkdir()
     with Run(loaded_home, "--config", broken) as run:
         assert run.ends(20) == 1
