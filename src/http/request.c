@@ -47,6 +47,16 @@ static void keep_target(struct request *q, const char *uri, size_t max)
 	q->target_len = n;
 }
 
+/* libmicrohttpd would store every pair of the query in the connection's memory, where we do not look for
+ * them; and 0.9.75 leaves the client without an answer when they do not fit. What it passes is its own
+ * read buffer, in which it looks for pairs after this. */
+static void hide_query(const char *uri)
+{
+	char *query = strchr((char *)(uintptr_t)uri, '?');
+	if (query && query[1])
+		query[1] = '\0';
+}
+
 /* Called with the target as it came, before libmicrohttpd decodes it in place. */
 void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection)
 {
@@ -62,6 +72,7 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 	q->connection = connection;
 	q->started_us = clock_us();
 	keep_target(q, uri, live->max_url);
+	hide_query(uri);
 	set_step(q, STEP_HEAD, q->started_us / 1000 + live->header_timeout_ms);
 	return q;
 }
