@@ -23,7 +23,9 @@ WITH period AS (
     FROM period p JOIN payment_months m ON m.month >= p.month AND m.month < p.month_past
     GROUP BY 1, 2
     UNION ALL
-    SELECT p.name, d."institutionId", sum(d.amount::numeric), sum(d."commissionAmount"::numeric), count(*)
+    -- Summed as stored, in floating point, and rid of its noise: a cast of each row costs more than the rest.
+    SELECT p.name, d."institutionId", trim_scale(round(sum(d.amount)::numeric, 6)),
+           trim_scale(round(sum(d."commissionAmount")::numeric, 6)), count(*)
     FROM period p
     CROSS JOIN LATERAL (VALUES (p.first, p.month), (p.month_past, p.past)) AS e (first, past)
     JOIN payments d ON d.status = 'COMPLETED'

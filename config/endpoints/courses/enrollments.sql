@@ -1,6 +1,6 @@
 -- A page of a course's enrolments, newest first, each with its student and payments, and the course.
 -- The total comes from maintained counts, with a search from the matches. A course may have hundreds
--- of thousands of enrolments: there a search for a term that many students match stops ten pages
+-- of thousands of enrolments: there a search for a term that many students match stops three pages
 -- further on, and total then says how many it had found; it is exact in every other case.
 -- @route GET /api/admin/courses/:id/enrollments
 -- @path id text max=36
@@ -19,17 +19,27 @@ WITH size AS MATERIALIZED (
     SELECT :search ~ '[[:alnum:]]{3}' AS trigrams,
            '%' || replace(replace(replace(:search, '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
 ), way AS MATERIALIZED (
-    -- How to search: along the course's enrolments where those are few, or where the term is seen
-    -- often among the newest; else from the students that match.
-    SELECT size.n <= 5000 OR frequent.n >= 40 AS along,
-           CASE WHEN size.n > 5000 THEN (:page::bigint + 9) * :limit + 1 END AS enough
-    FROM size CROSS JOIN LATERAL (
+    -- How to search. Along the course's enrolments where those are few; or where the term is so frequent
+    -- among the newest thousand that `enough` matches come sooner that way than from all students.
+    SELECT size.n <= 3000 OR f.n * f.n * size.n >= enough.n * 1000000 AS along,
+           CASE WHEN size.n > 3000 THEN enough.n END AS enough
+    FROM size
+    CROSS JOIN (SELECT (:page::bigint + 3) * :limit + 1 AS n) enough
+    CROSS JOIN LATERAL (
         SELECT count(*) AS n
-        FROM (SELECT "studentId" FROM student_course_enrollments WHERE size.n > 5000 AND "courseId" = :id
-              ORDER BY "createdAt" DESC, id DESC LIMIT 2000) e
+        FROM (SELECT "studentId" FROM student_course_enrollments WHERE size.n > 3000 AND "courseId" = :id
+              ORDER BY "createdAt" DESC, id DESC LIMIT 1000) e
         JOIN LATERAL (SELECT FROM students s WHERE s.id = e."studentId"
-                      AND s.name || E'\n' || s.email ILIKE (SELECT pattern FROM term) OFFSET 0) s ON true) frequent
+                      AND s.name || E'\n' || s.email ILIKE (SELECT pattern FROM term) OFFSET 0) s ON true) f
     WHERE :search IS NOT NULL
+), learner AS MATERIALIZED (
+    SELECT id FROM students
+    WHERE (SELECT NOT along FROM way) AND (SELECT trigrams FROM term)
+      AND (name ILIKE (SELECT pattern FROM term) OR email ILIKE (SELECT pattern FROM term))
+    UNION ALL
+    SELECT id FROM students
+    WHERE (SELECT NOT along FROM way) AND (SELECT NOT trigrams FROM term)
+      AND name || E'\n' || email ILIKE (SELECT pattern FROM term)
 ), matched AS MATERIALIZED (
     (SELECT e.id, e."createdAt" FROM student_course_enrollments e
      JOIN LATERAL (SELECT FROM students s WHERE s.id = e."studentId"
@@ -45,30 +55,40 @@ WITH size AS MATERIALIZED (
        AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
      ORDER BY e."createdAt" DESC, e.id DESC LIMIT (SELECT enough FROM way))
     UNION ALL
-    SELECT e.id, e."createdAt" FROM students s JOIN student_course_enrollments e ON e."studentId" = s.id
-    WHERE (SELECT NOT along FROM way) AND (SELECT trigrams FROM term)
-      AND (s.name ILIKE (SELECT pattern FROM term) OR s.email ILIKE (SELECT pattern FROM term))
-      AND e."courseId" = :id AND (:status IS NULL OR e.status = :status)
-      AND (:paymentStatus IS NULL OR e."paymentStatus" = :paymentStatus)
-    UNION ALL
-    SELECT e.id, e."createdAt" FROM students s JOIN student_course_enrollments e ON e."studentId" = s.id
-    WHERE (SELECT NOT along FROM way) AND (SELECT NOT trigrams FROM term)
-      AND s.name || E'\n' || s.email ILIKE (SELECT pattern FROM term)
-      AND e."courseId" = :id AND (:status IS NULL OR e.status = :status)
-      AND (:paymentStatus IS NULL OR e."paymentStatus" = :paymentStatus)
+    SELECT e.id, e."createdAt" FROM learner CROSS JOIN LATERAL (
+        SELECT * FROM student_course_enrollments e
+        WHERE e."studentId" = learner.id AND e."courseId" = :id AND (:status IS NULL OR e.status = :status)
+          AND (:paymentStatus IS NULL OR e."paymentStatus" = :paymentStatus) OFFSET 0) e
+), slice AS MATERIALIZED (
+    -- Without a search the total is exact, so that a page past the middle can be reached from the end.
+    SELECT past * 2 > n AS backward, past,
+           greatest(n - past - :limit, 0) AS before, greatest(least(n - past, :limit), 0) AS take
+    FROM (SELECT n, (:page::bigint - 1) * :limit AS past FROM size WHERE :search IS NULL) s
 ), page AS MATERIALIZED (
+    SELECT * FROM (
     (SELECT id, "createdAt" FROM student_course_enrollments
-     WHERE :search IS NULL AND :status IS NULL AND "courseId" = :id
+     WHERE (SELECT NOT backward FROM slice) AND :status IS NULL AND "courseId" = :id
        AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
-     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (SELECT past FROM slice))
     UNION ALL
     (SELECT id, "createdAt" FROM student_course_enrollments
-     WHERE :search IS NULL AND "courseId" = :id AND status = :status
+     WHERE (SELECT NOT backward FROM slice) AND "courseId" = :id AND status = :status
        AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
-     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (SELECT past FROM slice))
+    UNION ALL
+    (SELECT id, "createdAt" FROM student_course_enrollments
+     WHERE (SELECT backward FROM slice) AND :status IS NULL AND "courseId" = :id
+       AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
+     ORDER BY "createdAt", id LIMIT (SELECT take FROM slice) OFFSET (SELECT before FROM slice))
+    UNION ALL
+    (SELECT id, "createdAt" FROM student_course_enrollments
+     WHERE (SELECT backward FROM slice) AND "courseId" = :id AND status = :status
+       AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
+     ORDER BY "createdAt", id LIMIT (SELECT take FROM slice) OFFSET (SELECT before FROM slice))
     UNION ALL
     (SELECT id, "createdAt" FROM matched WHERE :search IS NOT NULL
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    ) p LIMIT 100
 ), item AS (
     SELECT page."createdAt", page.id, item.json FROM page CROSS JOIN LATERAL (SELECT row_to_json(enrollment) AS json FROM (
         SELECT e.*,

@@ -16,28 +16,34 @@
 WITH term AS MATERIALIZED (
     SELECT lower(:search) AS folded, :search ~ '[[:alnum:]]{3}' AS trigrams,
            '%' || replace(replace(replace(lower(:search), '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
-), found AS MATERIALIZED (
-    -- Sets that are sorted whole: an institution's courses, and the matches of a search.
-    SELECT id, "createdAt", title, base_price, priority FROM course c
-    WHERE "institutionId" = :institutionId
-      AND (:search IS NULL OR EXISTS (SELECT FROM course_search s
-                                      WHERE s."courseId" = c.id AND strpos(s.text, (SELECT folded FROM term)) > 0))
-      AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-      AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-    UNION ALL
-    SELECT id, "createdAt", title, base_price, priority FROM course_search JOIN course ON id = "courseId"
+), hit AS MATERIALIZED (
+    SELECT "courseId" AS id FROM course_search
     WHERE :institutionId IS NULL AND (SELECT trigrams FROM term) AND text LIKE (SELECT pattern FROM term)
+    UNION ALL
+    SELECT "courseId" FROM course_search
+    WHERE :institutionId IS NULL AND NOT (SELECT trigrams FROM term) AND strpos(text, (SELECT folded FROM term)) > 0
+), way AS MATERIALIZED (
+    -- Along the order's index, or by sorting a small set: an institution's courses or a search's few hits.
+    SELECT CASE WHEN :institutionId IS NOT NULL THEN 'institution'
+                WHEN :search IS NOT NULL AND (SELECT count(*) FROM hit) <= 1000 THEN 'hits'
+                ELSE 'order' END AS how
+), few AS MATERIALIZED (
+    SELECT id, "createdAt", title, base_price, priority FROM course
+    WHERE "institutionId" = :institutionId
+      AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                               FROM course_search s WHERE s."courseId" = course.id))
       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
     UNION ALL
-    SELECT id, "createdAt", title, base_price, priority FROM course_search JOIN course ON id = "courseId"
-    WHERE :institutionId IS NULL AND NOT (SELECT trigrams FROM term) AND strpos(text, (SELECT folded FROM term)) > 0
-      AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+    SELECT c.id, c."createdAt", c.title, c.base_price, c.priority
+    FROM (SELECT id FROM hit WHERE (SELECT how FROM way) = 'hits' LIMIT 1000) h
+    CROSS JOIN LATERAL (SELECT * FROM course WHERE course.id = h.id OFFSET 0) c
+    WHERE (:categoryId IS NULL OR "categoryId" = :categoryId)
       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
 ), page AS MATERIALIZED (
+    SELECT * FROM (
     (SELECT id, row_number() OVER () AS n FROM (
-        SELECT id FROM found
-        WHERE :institutionId IS NOT NULL OR :search IS NOT NULL
+        SELECT id FROM few
         ORDER BY CASE WHEN :sort = '-createdAt' THEN "createdAt" END DESC,
                  CASE WHEN :sort = 'createdAt' THEN "createdAt" END,
                  CASE WHEN :sort = '-title' THEN title END DESC,
@@ -50,55 +56,76 @@ WITH term AS MATERIALIZED (
         LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY "createdAt" DESC, id DESC) AS n FROM course
-     WHERE :sort = '-createdAt' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = '-createdAt' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY "createdAt", id) AS n FROM course
-     WHERE :sort = 'createdAt' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = 'createdAt' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY "createdAt", id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY title DESC, id DESC) AS n FROM course
-     WHERE :sort = '-title' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = '-title' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY title DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY title, id) AS n FROM course
-     WHERE :sort = 'title' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = 'title' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY title, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY base_price DESC, id DESC) AS n FROM course
-     WHERE :sort = '-base_price' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = '-base_price' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY base_price DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY base_price, id) AS n FROM course
-     WHERE :sort = 'base_price' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = 'base_price' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY base_price, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY priority DESC, id DESC) AS n FROM course
-     WHERE :sort = '-priority' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = '-priority' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY priority DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY priority, id) AS n FROM course
-     WHERE :sort = 'priority' AND :institutionId IS NULL AND :search IS NULL
+     WHERE :sort = 'priority' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
+                                FROM course_search s WHERE s."courseId" = course.id))
      ORDER BY priority, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    ) p LIMIT 100
 ), total AS MATERIALIZED (
     SELECT CASE
-        WHEN :institutionId IS NOT NULL OR :search IS NOT NULL THEN (SELECT count(*) FROM found)
+        WHEN (SELECT how FROM way) <> 'order' THEN (SELECT count(*) FROM few)
+        WHEN :search IS NOT NULL AND :categoryId IS NULL AND :status IS NULL AND :level IS NULL THEN (SELECT count(*) FROM hit)
+        WHEN :search IS NOT NULL THEN
+            (SELECT count(*) FROM hit JOIN course USING (id) WHERE (:categoryId IS NULL OR "categoryId" = :categoryId)
+                AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level))
         WHEN :categoryId IS NOT NULL THEN
             (SELECT count(*) FROM course WHERE "categoryId" = :categoryId
                 AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level))

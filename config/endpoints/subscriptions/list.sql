@@ -10,10 +10,9 @@ WITH chosen AS MATERIALIZED (
 ), revenue AS MATERIALIZED (
     SELECT "institutionId", sum(amount) AS amount FROM payment_months GROUP BY 1
 ), places AS MATERIALIZED (
-    SELECT c."institutionId", sum(e.n) AS n, count(DISTINCT c.id) AS courses
-    FROM course c
-    LEFT JOIN course_enrollment_counts e ON e."courseId" = c.id AND e.status IN ('ENROLLED', 'ACTIVE', 'IN_PROGRESS')
-    WHERE c."institutionId" IN (SELECT "institutionId" FROM chosen)
+    SELECT c."institutionId", sum(e.n) AS n
+    FROM course_enrollment_counts e JOIN course c ON c.id = e."courseId"
+    WHERE e.status IN ('ENROLLED', 'ACTIVE', 'IN_PROGRESS') AND c."institutionId" IS NOT NULL
     GROUP BY 1
 )
 SELECT coalesce(json_agg(item ORDER BY item.institution ->> 'name', item.id), '[]') FROM (
@@ -23,7 +22,7 @@ SELECT coalesce(json_agg(item ORDER BY item.institution ->> 'name', item.id), '[
                AS "commissionTier",
            coalesce(r.amount, 0) AS "revenueGenerated",
            coalesce(p.n, 0) AS "activeStudents",
-           coalesce(p.courses, 0) AS "totalCourses"
+           (SELECT count(*) FROM course c WHERE c."institutionId" = s."institutionId") AS "totalCourses"
     FROM chosen s
     JOIN institution i ON i.id = s."institutionId"
     JOIN commission_tiers t ON t.id = s."commissionTierId"

@@ -39,6 +39,7 @@ WITH term AS MATERIALIZED (
       AND name || E'\n' || email ILIKE (SELECT pattern FROM term)
       AND (:role IS NULL OR role = :role)
 ), page AS MATERIALIZED (
+    SELECT * FROM (
     (SELECT id, "createdAt" FROM matched WHERE :search IS NOT NULL
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
@@ -51,6 +52,7 @@ WITH term AS MATERIALIZED (
     (SELECT id, "createdAt" FROM "user"
      WHERE :search IS NULL AND "institutionId" = :institutionId AND (:role IS NULL OR role = :role)
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    ) p LIMIT 100
 )
 SELECT json_build_object('users', coalesce(json_agg(item.json ORDER BY page."createdAt" DESC, page.id DESC), '[]'))
 FROM page CROSS JOIN LATERAL (
