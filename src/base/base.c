@@ -6,7 +6,7 @@
 #include <sys/random.h>
 #include <time.h>
 
-/* ---- assertions and memory ------------------------------------------------------------------- */
+/* ---- assertions and memory ----------------------------------------------------------- */
 
 _noreturn_ void base_assert_failed(const char *expr, const char *file, int line, const char *func)
 {
@@ -71,7 +71,7 @@ char *xasprintf(const char *fmt, ...)
 	return s;
 }
 
-/* ---- time ------------------------------------------------------------------------------------ */
+/* ---- time ---------------------------------------------------------------------------- */
 
 uint64_t clock_us(void)
 {
@@ -86,7 +86,7 @@ uint64_t clock_ms(void)
 	return clock_us() / 1000;
 }
 
-/* ---- randomness ------------------------------------------------------------------------------ */
+/* ---- randomness ---------------------------------------------------------------------- */
 
 static uint64_t random_seed(void)
 {
@@ -121,7 +121,7 @@ uint64_t jitter(uint64_t bound)
 	return (uint64_t)((unsigned __int128)random_next() * bound >> 64);
 }
 
-/* ---- text ------------------------------------------------------------------------------------ */
+/* ---- text ---------------------------------------------------------------------------- */
 
 static bool is_continuation(unsigned char c)
 {

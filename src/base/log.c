@@ -77,7 +77,7 @@ static atomic_bool stopping;
 static pthread_t writer;
 static int wake_fd = -1;
 
-/* ---- formatting ------------------------------------------------------------------------------ */
+/* ---- formatting ---------------------------------------------------------------------- */
 
 struct line {
 	char text[LOG_LINE_MAX];
@@ -276,7 +276,7 @@ static void format(struct line *l, const char *level, const char *msg, const str
 	put_tail(l, l->cut ? " cut=yes\n" : "\n");
 }
 
-/* ---- from the loggers into the buffers ------------------------------------------------------- */
+/* ---- from the loggers into the buffers ----------------------------------------------- */
 
 static void wake_writer(void)
 {
@@ -421,7 +421,7 @@ uint64_t log_dropped(void)
 	return lost;
 }
 
-/* ---- targets --------------------------------------------------------------------------------- */
+/* ---- targets ------------------------------------------------------------------------- */
 
 static bool is_regular(int fd)
 {
@@ -484,7 +484,7 @@ int log_access_open(const char *target)
 	return 0;
 }
 
-/* ---- from the buffers to the targets --------------------------------------------------------- */
+/* ---- from the buffers to the targets ------------------------------------------------- */
 
 static bool has_output(const struct sink *s)
 {
@@ -634,7 +634,7 @@ static void *run_writer(void *arg)
 	return NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------------------- */
 
 static void set_running(bool running)
 {
@@ -716,11 +716,11 @@ static void finish_sink(struct sink *s, uint64_t deadline_ms)
 		uint64_t now_ms = clock_ms();
 		struct pollfd p = {.fd = s->fd, .events = POLLOUT};
 
-		if (!has_output(s) && !told) {
-			admit_loss(s);
+		if (!take_batch(s, now_ms, 1) && !has_output(s) && !told) {
 			told = true;
+			admit_loss(s);
+			take_batch(s, now_ms, 1);
 		}
-		take_batch(s, now_ms, 1);
 		discard_without_target(s);
 		if (!has_output(s))
 			return;
@@ -730,6 +730,23 @@ static void finish_sink(struct sink *s, uint64_t deadline_ms)
 		}
 		write_chunk(s);
 	}
+}
+
+/* On the caller's thread, which must survive a pipe that nobody reads any more. */
+static void finish_sinks(uint64_t deadline_ms)
+{
+	const struct timespec at_once = {0};
+	sigset_t sigpipe, before, pending;
+
+	sigemptyset(&sigpipe);
+	sigaddset(&sigpipe, SIGPIPE);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
+	for (size_t i = 0; i < ELEMENTSOF(sinks); i++)
+		finish_sink(sinks[i], deadline_ms);
+	if (!sigismember(&pending, SIGPIPE))
+		sigtimedwait(&sigpipe, NULL, &at_once);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void log_stop(void)
@@ -744,8 +761,7 @@ void log_stop(void)
 	 * hangs, say; then what it holds is its own for ever. */
 	if (!join_writer(STOP_MS))
 		return;
-	for (size_t i = 0; i < ELEMENTSOF(sinks); i++)
-		finish_sink(sinks[i], deadline_ms);
+	finish_sinks(deadline_ms);
 	set_running(false);
 	close(wake_fd);
 	wake_fd = -1;

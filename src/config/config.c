@@ -35,7 +35,7 @@ struct loader {
 	unsigned database_line;             /* of [database], 0 without */
 };
 
-/* ---- defaults -------------------------------------------------------------------------------- */
+/* ---- defaults ------------------------------------------------------------------------ */
 
 static void set_defaults(struct config *c)
 {
@@ -50,7 +50,7 @@ static void set_defaults(struct config *c)
 	}
 }
 
-/* ---- sections -------------------------------------------------------------------------------- */
+/* ---- sections ------------------------------------------------------------------------ */
 
 static struct endpoint_override *find_override(const struct config *c, const char *name)
 {
@@ -131,7 +131,7 @@ static void on_section(void *arg, unsigned line, const char *name)
 		l->database_line = line;
 }
 
-/* ---- keys ------------------------------------------------------------------------------------ */
+/* ---- keys ---------------------------------------------------------------------------- */
 
 static void *base_of(struct loader *l, const struct key *k)
 {
@@ -224,7 +224,7 @@ static void on_problem(void *arg, unsigned line, const char *sentence)
 	errors_add(l->errs, l->file, line, "%s", sentence);
 }
 
-/* ---- the environment ------------------------------------------------------------------------- */
+/* ---- the environment ----------------------------------------------------------------- */
 
 /* The value of a variable; empty counts as unset, as compose files pass on what they do not have.
  */
@@ -291,7 +291,7 @@ static void read_environment(struct loader *l)
 	warn_unknown_variables(l->env);
 }
 
-/* ---- what the keys mean together ------------------------------------------------------------- */
+/* ---- what the keys mean together ----------------------------------------------------- */
 
 static struct place place_of(const struct loader *l, const char *section, const char *name)
 {
@@ -403,7 +403,7 @@ static void finish(struct loader *l)
 	l->override = NULL;
 }
 
-/* ---- loading --------------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------------------- */
 
 static char *endpoints_beside(const char *file)
 {

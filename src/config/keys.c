@@ -115,7 +115,7 @@ const struct key config_keys[] = {
 /* clang-format on */
 const size_t config_keys_count = ELEMENTSOF(config_keys);
 
-/* ---- finding --------------------------------------------------------------------------------- */
+/* ---- finding ------------------------------------------------------------------------- */
 
 const struct key *key_find(const char *section, const char *name)
 {
@@ -232,7 +232,7 @@ void key_variable(const struct key *k, char out[KEY_TEXT_MAX])
 	}
 }
 
-/* ---- what a key accepts ---------------------------------------------------------------------- */
+/* ---- what a key accepts -------------------------------------------------------------- */
 
 void key_format_number(const struct key *k, int64_t v, char out[KEY_TEXT_MAX])
 {

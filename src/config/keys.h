@@ -63,7 +63,7 @@ void key_accepts(const struct key *k, struct buf *out);
 
 void key_format_number(const struct key *k, int64_t v, char out[KEY_TEXT_MAX]);
 
-/* ---- values: src/config/keyvalue.c ----------------------------------------------------------- */
+/* ---- values: src/config/keyvalue.c --------------------------------------------------- */
 
 /* Reads `text` into the key's place in `base`, which holds a valid value before and after. -EINVAL
  * with what to write instead in `why`, and nothing changed. */

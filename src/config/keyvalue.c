@@ -7,7 +7,7 @@
 #include "provost/units.h"
 #include "url.h"
 
-/* ---- reading --------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------- */
 
 static int refuse(const struct key *k, char why[KEY_WHY_MAX])
 {
@@ -66,7 +66,7 @@ static int read_number(const struct key *k, const char *text, int64_t *ret, char
 
 static int set_number(const struct key *k, void *to, const char *text, char why[KEY_WHY_MAX])
 {
-	int64_t v;
+	int64_t v = 0;
 	int r = read_number(k, text, &v, why);
 
 	if (r < 0)
@@ -159,7 +159,7 @@ int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_
 	return -EINVAL;
 }
 
-/* ---- comparing and writing ------------------------------------------------------------------- */
+/* ---- comparing and writing ----------------------------------------------------------- */
 
 static bool text_equal(const char *a, const char *b)
 {

@@ -61,7 +61,7 @@ static const char *fallback_text(const struct key *k)
 	return *k->fallback ? k->fallback : "empty";
 }
 
-/* ---- --help-config --------------------------------------------------------------------------- */
+/* ---- --help-config ------------------------------------------------------------------- */
 
 static void help_key(FILE *to, const struct key *k)
 {
@@ -88,7 +88,7 @@ void config_print_help(FILE *to)
 	    to);
 }
 
-/* ---- the sample ------------------------------------------------------------------------------ */
+/* ---- the sample ---------------------------------------------------------------------- */
 
 static const char sample_head[] =
     "; Provost's configuration. Every key stands here with its default, commented out;\n"
@@ -126,7 +126,7 @@ void config_print_sample(FILE *to)
 	}
 }
 
-/* ---- docs/CONFIGURATION.md ------------------------------------------------------------------- */
+/* ---- docs/CONFIGURATION.md ----------------------------------------------------------- */
 
 /* clang-format off */
 static const char markdown_head[] =

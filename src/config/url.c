@@ -15,7 +15,7 @@ void url_settings_done(struct url_settings *s)
 	s->conninfo = NULL;
 }
 
-/* ---- what libpq makes of it ------------------------------------------------------------------ */
+/* ---- what libpq makes of it ---------------------------------------------------------- */
 
 static const char *option_value(const PQconninfoOption *all, const char *name)
 {
@@ -121,7 +121,7 @@ static int check_conninfo(const char *conninfo, bool is_url, const struct url_qu
 	return r;
 }
 
-/* ---- the URL --------------------------------------------------------------------------------- */
+/* ---- the URL ------------------------------------------------------------------------- */
 
 /* The length of `scheme` before `://`, or 0 for keywords. */
 static size_t scheme_length(const char *text)
@@ -219,7 +219,7 @@ int url_read(const char *text, struct url_settings *ret, char why[URL_WHY_MAX])
 	return r;
 }
 
-/* ---- showing --------------------------------------------------------------------------------- */
+/* ---- showing ------------------------------------------------------------------------- */
 
 static void add_keyword_value(struct buf *b, const char *s)
 {

@@ -20,7 +20,7 @@ int url_refuse(char why[URL_WHY_MAX], const char *fmt, ...)
 	return -EINVAL;
 }
 
-/* ---- percent-encoding ------------------------------------------------------------------------ */
+/* ---- percent-encoding ---------------------------------------------------------------- */
 
 static int hex_digit(char c)
 {
@@ -65,7 +65,7 @@ static void add_encoded(struct buf *b, const char *s)
 	}
 }
 
-/* ---- parameters of ORMs ---------------------------------------------------------------------- */
+/* ---- parameters of ORMs -------------------------------------------------------------- */
 
 static int param_schema(struct url_query *q, const char *value)
 {
@@ -174,7 +174,7 @@ static const struct orm_param {
     {"single_use_connections", param_without_effect},
 };
 
-/* ---- the query ------------------------------------------------------------------------------- */
+/* ---- the query ----------------------------------------------------------------------- */
 
 static bool is_libpq_keyword(const char *name)
 {
