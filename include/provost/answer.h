@@ -17,7 +17,7 @@ enum outcome {
 	OUTCOME_QUEUE_TIMEOUT, /* no worker in time */
 	OUTCOME_POOL_TIMEOUT,  /* no connection in time */
 	OUTCOME_DB_DOWN,       /* the database cannot be reached */
-	OUTCOME_DB_LOST,       /* the connection died, on the second try as well */
+	OUTCOME_DB_LOST,       /* the connection died, and so did that of the retry */
 	OUTCOME_DEADLINE,      /* the statement ran into its timeout */
 	OUTCOME_TOO_LARGE,     /* the result is beyond what we hold in memory */
 	OUTCOME_NO_MEMORY,

@@ -43,7 +43,7 @@ void pool_stop(struct pool *p);
 void pool_free(struct pool **p);
 
 /* Borrows a connection, waiting as long as the acquire timeout. `verify` looks at the socket first
- * and passes over connections that died while idle: for the second try of a read. 0; -ETIMEDOUT;
+ * and passes over connections that died while idle: for a read's retry. 0; -ETIMEDOUT;
  * -ENOTCONN, the database is known to be down; -ESHUTDOWN. Blocks: workers only. */
 int pool_acquire(struct pool *p, bool verify, struct conn **ret) _must_check_;
 

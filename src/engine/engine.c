@@ -11,9 +11,11 @@
 #include "provost/pool.h"
 
 enum {
-	CONFLICT_RETRIES = 3, /* of 40001 and 40P01 */
-	CONFLICT_PAUSE_US = 10000
-}; /* full jitter below it, doubling */
+	CONFLICT_RETRIES = 3,   /* of 40001 and 40P01 */
+	LOST_RETRIES = 1,       /* of a read whose connection died: it may have been the cause */
+	TERMINATED_RETRIES = 5, /* of one that an administrator ended, who may be ending them all */
+	PAUSE_US = 10000,       /* before a retry: full jitter below it, doubling */
+};
 
 struct worker {
 	struct engine *engine;
@@ -77,9 +79,9 @@ static bool is_conflict(const struct pg_result *r)
 	return !strcmp(s, "40001") || !strcmp(s, "40P01");
 }
 
-static void pause_for_conflict(unsigned attempt)
+static void pause_before_retry(unsigned retry)
 {
-	uint64_t us = jitter((uint64_t)CONFLICT_PAUSE_US << attempt);
+	uint64_t us = jitter((uint64_t)PAUSE_US << retry);
 	struct timespec t = {.tv_nsec = (long)us * 1000};
 	nanosleep(&t, NULL);
 }
@@ -110,8 +112,13 @@ static int attempt(struct engine *e, struct job *j, bool verify, uint64_t timeou
 	return r;
 }
 
-/* A read whose connection died is tried once more on another, one that met a conflict three times.
- */
+/* Whether a read may be tried again on another connection. `words` are the server's last, if any. */
+static bool may_follow_loss(const struct pg_result *words, unsigned lost)
+{
+	bool terminated = !strcmp(conn_sqlstate(words), "57P01");
+	return lost < (terminated ? TERMINATED_RETRIES : LOST_RETRIES);
+}
+
 static enum outcome run_statement(struct engine *e, struct job *j, uint64_t timeout_us,
                                   struct pg_result **ret)
 {
@@ -119,11 +126,13 @@ static enum outcome run_statement(struct engine *e, struct job *j, uint64_t time
 	unsigned lost = 0, conflicts = 0;
 	for (;;) {
 		int r = attempt(e, j, lost > 0, timeout_us, ret, &outcome);
-		if (r == -ECONNRESET && lost++ == 0) {
+		if (r == -ECONNRESET && may_follow_loss(*ret, lost)) {
 			conn_result_free(ret);
+			if (lost++ > 0)
+				pause_before_retry(lost);
 		} else if (r == 0 && is_conflict(*ret) && conflicts < CONFLICT_RETRIES) {
 			conn_result_free(ret);
-			pause_for_conflict(conflicts++);
+			pause_before_retry(conflicts++);
 		} else if (r == 0) {
 			return OUTCOME_OK;
 		} else {
