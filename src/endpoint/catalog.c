@@ -13,8 +13,7 @@ struct loader {
 	size_t files; /* `*.sql` seen, readable or not */
 };
 
-/* ---- what is not an endpoint's -----------------------------------------------------------------
- */
+/* ---- what is not an endpoint's ------------------------------------------------------- */
 
 /* Paths that Provost answers itself; with a `*`, all below as well. */
 static const char *const reserved[] = {
@@ -57,8 +56,7 @@ static void served_check(const struct endpoint *e, struct errors *errs)
 		           ":auth_claims have no value");
 }
 
-/* ---- one file ----------------------------------------------------------------------------------
- */
+/* ---- one file ------------------------------------------------------------------------ */
 
 static int read_all(int fd, struct buf *out)
 {
@@ -128,8 +126,7 @@ static void load_file(struct loader *l, const char *path, const char *name)
 	keep(l, e);
 }
 
-/* ---- directories -------------------------------------------------------------------------------
- */
+/* ---- directories --------------------------------------------------------------------- */
 
 static bool ends_in_sql(const char *name)
 {
@@ -214,8 +211,7 @@ static void load_directory(struct loader *l, const char *dir, const char *prefix
 	free(list);
 }
 
-/* ---- the catalogue -----------------------------------------------------------------------------
- */
+/* ---- the catalogue ------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
 {

@@ -6,8 +6,7 @@
 /* Far beyond any use, and far from where milliseconds overflow. */
 #define LIFETIME_MAX_MS ((int64_t)365 * 24 * 60 * 60 * 1000)
 
-/* ---- @cache ------------------------------------------------------------------------------------
- */
+/* ---- @cache -------------------------------------------------------------------------- */
 
 static bool is_tag_name(struct slice s)
 {
@@ -120,8 +119,7 @@ void cache_read(struct parse *ps, struct cursor *c)
 		parse_error(ps, "@cache off stands alone");
 }
 
-/* ---- @depends ----------------------------------------------------------------------------------
- */
+/* ---- @depends ------------------------------------------------------------------------ */
 
 /* One identifier, plain or quoted, as PostgreSQL takes it; empty when there is none. */
 static struct slice identifier_take(struct cursor *c)

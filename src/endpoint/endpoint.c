@@ -163,14 +163,8 @@ const struct param *endpoint_param(const struct endpoint *e, const char *name)
 unsigned endpoint_sql_line(const struct endpoint *e, size_t pos)
 {
 	unsigned line = e->sql_line;
-	size_t at = 0;
 
-	for (const char *p = e->stmt.sql; *p; p++) {
-		if (((unsigned char)*p & 0xc0) == 0x80)
-			continue; /* inside a character */
-		if (at++ >= pos)
-			break;
-		line += *p == '\n';
-	}
+	for (size_t i = 0; i < pos && i < e->stmt.sql_len; i++)
+		line += e->stmt.sql[i] == '\n';
 	return line;
 }

@@ -46,8 +46,7 @@ void param_done(struct param *p)
 	*p = (struct param){0};
 }
 
-/* ---- options -----------------------------------------------------------------------------------
- */
+/* ---- options ------------------------------------------------------------------------- */
 
 static int option_find(struct slice name)
 {
@@ -277,8 +276,7 @@ static void options_apply(struct parse *ps, struct param *p, struct given *g)
 		default_read(ps, p, g->value[O_DEFAULT]);
 }
 
-/* ---- name, type, members -----------------------------------------------------------------------
- */
+/* ---- name, type, members ------------------------------------------------------------- */
 
 static int name_read(struct parse *ps, struct cursor *c, struct param *p)
 {

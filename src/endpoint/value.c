@@ -243,8 +243,7 @@ int value_compare(enum param_type t, struct slice a, struct slice b)
 	}
 }
 
-/* ---- the rules of one parameter ----------------------------------------------------------------
- */
+/* ---- the rules of one parameter ------------------------------------------------------ */
 
 static bool below(const struct param *p, struct slice v, const struct param_bound *b)
 {
@@ -361,8 +360,7 @@ bool value_is_absent(const struct param *p, const char *s, size_t n)
 	return p->trim && utf8_length(s, n) >= 0 && text_trim((struct slice){s, n}).n == 0;
 }
 
-/* ---- arrays ------------------------------------------------------------------------------------
- */
+/* ---- arrays -------------------------------------------------------------------------- */
 
 void array_begin(struct buf *out)
 {

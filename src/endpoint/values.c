@@ -22,8 +22,7 @@ const char *values_get(const struct values *v, size_t i)
 	return v->offset[i] < 0 ? NULL : v->arena.data + v->offset[i];
 }
 
-/* ---- the query string --------------------------------------------------------------------------
- */
+/* ---- the query string ---------------------------------------------------------------- */
 
 /* A pair whose name is declared. */
 struct pair {
@@ -95,8 +94,7 @@ static int query_split(const struct endpoint *e, struct slice query, struct quer
 	return 0;
 }
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------- */
 
 struct reader {
 	struct values *v;
