@@ -105,7 +105,7 @@ WITH size AS MATERIALIZED (
                    coalesce(sum(p.amount::numeric) FILTER (WHERE p.status IN ('COMPLETED', 'PAID')), 0) AS total
             FROM payments p WHERE p."enrollmentId" = e.id) paid
         WHERE e.id = page.id
-    ) enrollment) item
+    ) enrollment OFFSET 0) item
 )
 SELECT json_build_object(
     'enrollments', (SELECT coalesce(json_agg(json ORDER BY "createdAt" DESC, id DESC), '[]') FROM item),

@@ -59,64 +59,56 @@ WITH term AS MATERIALIZED (
      WHERE :sort = '-createdAt' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY "createdAt", id) AS n FROM course
      WHERE :sort = 'createdAt' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY "createdAt", id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY title DESC, id DESC) AS n FROM course
      WHERE :sort = '-title' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY title DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY title, id) AS n FROM course
      WHERE :sort = 'title' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY title, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY base_price DESC, id DESC) AS n FROM course
      WHERE :sort = '-base_price' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY base_price DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY base_price, id) AS n FROM course
      WHERE :sort = 'base_price' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY base_price, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY priority DESC, id DESC) AS n FROM course
      WHERE :sort = '-priority' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY priority DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
     (SELECT id, row_number() OVER (ORDER BY priority, id) AS n FROM course
      WHERE :sort = 'priority' AND (SELECT how FROM way) = 'order'
        AND (:categoryId IS NULL OR "categoryId" = :categoryId)
        AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR (SELECT strpos(s.text, (SELECT folded FROM term)) > 0
-                                FROM course_search s WHERE s."courseId" = course.id))
+       AND (:search IS NULL OR id IN (SELECT id FROM hit))
      ORDER BY priority, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     ) p LIMIT 100
 ), total AS MATERIALIZED (
@@ -165,7 +157,7 @@ WITH term AS MATERIALIZED (
             SELECT count(*) AS n, coalesce(json_agg(r ORDER BY r."createdAt", r.id), '[]') AS list
             FROM course_pricing_rules r WHERE r."courseId" = c.id) rules
         WHERE c.id = page.id
-    ) course) item
+    ) course OFFSET 0) item
 )
 SELECT json_build_object(
     'courses', (SELECT coalesce(json_agg(json ORDER BY n), '[]') FROM item),

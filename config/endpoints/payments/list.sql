@@ -37,4 +37,4 @@ FROM page CROSS JOIN LATERAL (
             'id', e.id, 'status', e.status, 'paymentStatus', e."paymentStatus", 'progress', e.progress,
             'startDate', e."startDate", 'endDate', e."endDate", 'createdAt', e."createdAt") END) AS json
     FROM payments p LEFT JOIN student_course_enrollments e ON e.id = p."enrollmentId"
-    WHERE p.id = page.id) item
+    WHERE p.id = page.id OFFSET 0) item

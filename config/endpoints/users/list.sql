@@ -61,4 +61,4 @@ FROM page CROSS JOIN LATERAL (
         'image', u.image, 'emailVerified', u."emailVerified", 'lastLoginAt', u."lastLoginAt",
         'createdAt', u."createdAt", 'updatedAt', u."updatedAt",
         'institution', (SELECT json_build_object('id', i.id, 'name', i.name) FROM institution i WHERE i.id = u."institutionId")) AS json
-    FROM "user" u WHERE u.id = page.id) item
+    FROM "user" u WHERE u.id = page.id OFFSET 0) item
