@@ -89,14 +89,13 @@ static int set_text(char **to, const char *text)
 
 static bool is_choice(const char *choices, const char *text)
 {
-	size_t n = strlen(text);
+	while (*choices) {
+		size_t n = strcspn(choices, ",");
 
-	for (const char *p = choices; n && (p = strstr(p, text)); p += n) {
-		bool starts = p == choices || p[-1] == ' ';
-		bool ends = p[n] == '\0' || p[n] == ',';
-
-		if (starts && ends)
+		if (strlen(text) == n && strncmp(choices, text, n) == 0)
 			return true;
+		choices += n;
+		choices += strspn(choices, ", ");
 	}
 	return false;
 }
