@@ -112,16 +112,16 @@ static const struct {
     {"/readyz", readyz},
 };
 
-bool builtin_answer(struct request *q, const struct target *t, enum MHD_Result *ret)
+bool builtin_answer(struct request *q, enum MHD_Result *ret)
 {
+	const struct slice path = q->parsed.path;
 	const unsigned get = 1u << METHOD_GET;
 	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++) {
-		if (strlen(BUILTINS[i].path) != t->path.n ||
-		    memcmp(BUILTINS[i].path, t->path.p, t->path.n))
+		if (strlen(BUILTINS[i].path) != path.n || memcmp(BUILTINS[i].path, path.p, path.n))
 			continue;
-		if (!strcmp(q->method, "GET") || !strcmp(q->method, "HEAD"))
+		if (!strcmp(q->line.method, "GET") || !strcmp(q->line.method, "HEAD"))
 			*ret = BUILTINS[i].answer(q);
-		else if (!strcmp(q->method, "OPTIONS"))
+		else if (!strcmp(q->line.method, "OPTIONS"))
 			*ret = respond_options(q, get);
 		else
 			*ret = respond_not_allowed(q, get);

@@ -4,8 +4,11 @@
 
 #include "http_impl.h"
 
+static const char NOT_WHOLE[] = "The header is not made of whole lines.";
+
 struct reading {
 	struct head *head;
+	const char *next; /* where the next field line begins */
 	unsigned hosts, lengths, codings;
 	bool chunked;
 };
@@ -57,20 +60,47 @@ static bool is(const char *name, size_t n, const char *known)
 	return strlen(known) == n && !strncasecmp(name, known, n);
 }
 
+/* libmicrohttpd takes its buffer apart in place, so each line must begin where the one before it
+ * ended, two bytes on. It does not where libmicrohttpd has been lenient: a NUL cut the line short,
+ * it ended in a bare newline, it was folded, or it was dropped. Somebody before us may have read
+ * all of these otherwise. */
+static void check_line(struct reading *r, const char *name, const char *value, size_t n)
+{
+	if (name != r->next)
+		refuse(r->head, 400, NOT_WHOLE);
+	r->next = value + n + strlen("\r\n");
+}
+
+/* The same of the last line: it and the empty one behind it have become four NULs. */
+static void check_end(struct reading *r)
+{
+	if (r->next[-2] || r->next[-1] || r->next[0] || r->next[1])
+		refuse(r->head, 400, NOT_WHOLE);
+}
+
+/* Without the blanks behind it, which libmicrohttpd leaves (RFC 9110, section 5.5). The bytes are
+ * those of its own buffer. */
+static const char *trim(const char *value, size_t n)
+{
+	char *end = (char *)(uintptr_t)value + n;
+	while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+		*--end = '\0';
+	return value;
+}
+
 static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t n,
                                   const char *value, size_t value_n)
 {
 	struct reading *r = arg;
 	struct head *h = r->head;
 	(void)kind;
-	if (!value) {
-		value = "";
-		value_n = 0;
-	}
+	if (!value)
+		return MHD_YES; /* not from this header: its fields have at least an empty value */
+	check_line(r, name, value, value_n);
 	if (!is_token(name, n) || !is_field_value(value, value_n))
 		refuse(h, 400, "A header field is malformed.");
 	else if (is(name, n, "host")) {
-		h->host = value;
+		h->host = trim(value, value_n);
 		r->hosts++;
 	} else if (is(name, n, "content-length"))
 		read_length(r, value, value_n);
@@ -78,11 +108,11 @@ static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char
 		r->chunked = is(value, value_n, "chunked");
 		r->codings++;
 	} else if (is(name, n, "origin"))
-		h->origin = value;
+		h->origin = trim(value, value_n);
 	else if (is(name, n, "x-request-id"))
-		h->request_id = value;
+		h->request_id = trim(value, value_n);
 	else if (is(name, n, "access-control-request-method"))
-		h->preflight_method = value;
+		h->preflight_method = trim(value, value_n);
 	else if (is(name, n, "forwarded") || !strncasecmp(name, "x-forwarded-", MIN(n, 12u)))
 		refuse(h, 403,
 		       "Requests that came through a proxy are refused, because callers are not "
@@ -90,18 +120,23 @@ static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char
 	return MHD_YES;
 }
 
-/* While callers are not identified, a name that an attacker points at this machine (DNS rebinding)
- * must not reach it through somebody's browser. */
-static bool is_local_name(const char *host)
+bool head_is_local(struct slice host)
 {
 	static const char *const names[] = {"localhost", "[::1]"};
-	size_t n = strcspn(host[0] == '[' ? strchrnul(host, ']') : host, ":");
-	if (host[0] == '[')
-		n += (size_t)(strchrnul(host, ']') - host);
+	const char *end = host.p + host.n;
+	const char *close = host.n && host.p[0] == '[' ? memchr(host.p, ']', host.n) : NULL;
+	const char *from = close ? close : host.p;
+	const char *colon = memchr(from, ':', (size_t)(end - from));
+	size_t n = (size_t)((colon ? colon : end) - host.p);
 	for (size_t i = 0; i < ELEMENTSOF(names); i++)
-		if (is(host, n, names[i]))
+		if (is(host.p, n, names[i]))
 			return true;
-	return !strncmp(host, "127.", 4) && strspn(host, "0123456789.") == n;
+	if (n < 4 || memcmp(host.p, "127.", 4))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (host.p[i] != '.' && (host.p[i] < '0' || host.p[i] > '9'))
+			return false;
+	return true;
 }
 
 static bool is_host(const char *host)
@@ -110,11 +145,18 @@ static bool is_host(const char *host)
 	                             "0123456789.-_:[]%") == strlen(host);
 }
 
-void head_read(struct MHD_Connection *c, const char *version, size_t max_body, struct head *ret)
+void head_read(struct MHD_Connection *c, const struct request_line *l, size_t max_body,
+               struct head *ret)
 {
-	struct reading r = {.head = ret};
+	const char *version = l->version;
+	struct reading r = {.head = ret, .next = version + strlen(version) + strlen("\r\n")};
 	*ret = (struct head){0};
+	if (l->method + strlen(l->method) + 1 != l->target.p ||
+	    l->target.p + l->target.n + 1 != version)
+		refuse(ret, 400, "The request line is malformed.");
 	MHD_get_connection_values_n(c, MHD_HEADER_KIND, read_field, &r);
+	check_end(&r);
+	ret->chunked = r.codings > 0;
 	if (strcmp(version, "HTTP/1.1") && strcmp(version, "HTTP/1.0"))
 		refuse(ret, 505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.");
 	if (r.hosts != 1)
@@ -132,8 +174,6 @@ void head_read(struct MHD_Connection *c, const char *version, size_t max_body, s
 		refuse(ret, 400, "HTTP/1.0 has no Transfer-Encoding.");
 	if (ret->length > max_body)
 		refuse(ret, 413, "The body is larger than this server accepts.");
-	if (!ret->status && !is_local_name(ret->host))
-		refuse(ret, 403,
-		       "Callers are not identified, so only requests to localhost, 127.0.0.1 or "
-		       "[::1] are answered.");
+	if (!ret->status && !head_is_local((struct slice){ret->host, strlen(ret->host)}))
+		refuse(ret, 403, HEAD_NOT_LOCAL);
 }

@@ -36,11 +36,19 @@ struct http_live {
 	bool development;
 };
 
+/* Where the three words of the request line stand in libmicrohttpd's buffer. */
+struct request_line {
+	const char *method;
+	struct slice target; /* from before libmicrohttpd took it apart */
+	const char *version;
+};
+
 /* Headers we act on; borrowed from the connection until the request is completed. */
 struct head {
 	const char *host, *origin, *request_id, *preflight_method;
 	const char *why; /* a refusal: the sentence */
 	unsigned status; /* and its status; 0: the head is good */
+	bool chunked;    /* a Transfer-Encoding was named */
 	uint64_t length; /* Content-Length, 0 without */
 };
 
@@ -58,12 +66,13 @@ struct request {
 	struct MHD_Connection *connection;
 	char id[REQUEST_ID_MAX + 1];
 	uint64_t started_us;
-	const char *method;
+	struct request_line line;
 	bool too_long;  /* the target is past max_url and was not kept */
 	size_t body;    /* bytes received of it */
 	bool body_over; /* more than max_body */
 	char *target;   /* inline_target or allocated */
 	size_t target_len;
+	struct target parsed; /* of it */
 	char inline_target[TARGET_INLINE];
 	struct head head;
 	struct catalog *catalog; /* a reference of its own while there is a job */
@@ -119,7 +128,15 @@ int listen_open(const char *listen, struct errors *errs);
 
 /* Reads the head of the request once: what we act on, and whether it may be served. RFC 9112,
  * sections 3.2, 5.1 and 6. */
-void head_read(struct MHD_Connection *c, const char *version, size_t max_body, struct head *ret);
+void head_read(struct MHD_Connection *c, const struct request_line *l, size_t max_body,
+               struct head *ret);
+/* Whether a host, with or without a port, is this machine. While callers are not identified, a name
+ * that an attacker points at this machine (DNS rebinding) must not reach it through somebody's
+ * browser. */
+bool head_is_local(struct slice host);
+#define HEAD_NOT_LOCAL                                                                             \
+	"Callers are not identified, so only requests to localhost, 127.0.0.1 or [::1] are "       \
+	"answered."
 
 /* ---- request.c: libmicrohttpd's callbacks
  * --------------------------------------------------------- */
@@ -175,7 +192,7 @@ const char *status_title(unsigned status);
  * ------------------------------------------------------------------------------------ */
 
 /* Answers the path if it is one of Provost's own. */
-bool builtin_answer(struct request *q, const struct target *t, enum MHD_Result *ret);
+bool builtin_answer(struct request *q, enum MHD_Result *ret);
 
 /* ---- cors.c
  * --------------------------------------------------------------------------------------- */

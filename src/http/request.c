@@ -31,9 +31,9 @@ static enum step step_of(struct request *q)
 /* ---- the request line
  * ---------------------------------------------------------------------------- */
 
-static void keep_target(struct request *q, const char *uri, size_t max)
+static void keep_target(struct request *q, size_t max)
 {
-	size_t n = strlen(uri);
+	size_t n = q->line.target.n;
 	q->too_long = n > max;
 	q->target = q->inline_target;
 	if (q->too_long)
@@ -42,14 +42,14 @@ static void keep_target(struct request *q, const char *uri, size_t max)
 		q->target = malloc(n + 1);
 	if (!q->target)
 		return;
-	memcpy(q->target, uri, n);
+	memcpy(q->target, q->line.target.p, n);
 	q->target[n] = '\0';
 	q->target_len = n;
 }
 
-/* libmicrohttpd would store every pair of the query in the connection's memory, where we do not look for
- * them; and 0.9.75 leaves the client without an answer when they do not fit. What it passes is its own
- * read buffer, in which it looks for pairs after this. */
+/* libmicrohttpd would store every pair of the query in the connection's memory, where we do not
+ * look for them; and 0.9.75 leaves the client without an answer when they do not fit. What it
+ * passes is its own read buffer, in which it looks for pairs after this. */
 static void hide_query(const char *uri)
 {
 	char *query = strchr((char *)(uintptr_t)uri, '?');
@@ -71,7 +71,8 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 	const struct http_live *live = http_live(h);
 	q->connection = connection;
 	q->started_us = clock_us();
-	keep_target(q, uri, live->max_url);
+	q->line.target = (struct slice){uri, strlen(uri)};
+	keep_target(q, live->max_url);
 	hide_query(uri);
 	set_step(q, STEP_HEAD, q->started_us / 1000 + live->header_timeout_ms);
 	return q;
@@ -100,8 +101,9 @@ static enum MHD_Result take_head(struct request *q, const char *method, const ch
 {
 	struct client *c = client_of(q);
 	const struct http_live *live = http_live(c->http);
-	head_read(q->connection, version, live->max_body, &q->head);
-	q->method = method;
+	q->line.method = method;
+	q->line.version = version;
+	head_read(q->connection, &q->line, live->max_body, &q->head);
 	set_id(q);
 	if (c->refused)
 		return respond_problem(q, 503, "Too many connections are open. Try again.");
@@ -111,6 +113,12 @@ static enum MHD_Result take_head(struct request *q, const char *method, const ch
 		return respond_problem(q, 503, "The server is out of memory. Try again.");
 	if (q->head.status)
 		return respond_problem(q, q->head.status, q->head.why);
+	if (target_parse(q->target, q->target_len, &q->parsed) < 0)
+		return respond_problem(q, 400, "The request target is malformed.");
+	/* In absolute-form it is the target that says which host is meant (RFC 9112,
+	 * section 3.2.2). */
+	if (q->parsed.authority.n && !head_is_local(q->parsed.authority))
+		return respond_problem(q, 403, HEAD_NOT_LOCAL);
 	set_step(q, STEP_BODY, clock_ms() + live->idle_timeout_ms);
 	return MHD_YES;
 }
@@ -188,39 +196,36 @@ static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
 	return submit(q, catalog);
 }
 
-static enum MHD_Result route(struct request *q, const struct target *t)
+static enum MHD_Result route(struct request *q)
 {
 	struct catalog *catalog = (struct catalog *)snapshot_use(http_of(q)->catalog);
 	struct route_match m;
 	if (!catalog)
 		return respond_problem(q, 503, "The server is starting. Try again.");
-	int method = method_parse(q->method, strlen(q->method));
-	bool known = method >= 0 || !strcmp(q->method, "HEAD");
-	catalog_route(catalog, method >= 0 ? (enum method)method : METHOD_GET, t->path, &m);
+	int method = method_parse(q->line.method, strlen(q->line.method));
+	bool known = method >= 0 || !strcmp(q->line.method, "HEAD");
+	catalog_route(catalog, method >= 0 ? (enum method)method : METHOD_GET, q->parsed.path, &m);
 	if (!m.methods)
 		return respond_problem(q, 404, "There is nothing at this path.");
-	if (!strcmp(q->method, "OPTIONS"))
+	if (!strcmp(q->line.method, "OPTIONS"))
 		return respond_options(q, m.methods);
 	if (!m.endpoint || !known)
 		return respond_not_allowed(q, m.methods);
-	return call_endpoint(q, catalog, &m, t->query);
+	return call_endpoint(q, catalog, &m, q->parsed.query);
 }
 
 static enum MHD_Result dispatch(struct request *q)
 {
-	struct target t;
 	enum MHD_Result r;
 	if (q->body_over)
 		return respond_problem(q, 413, "The body is larger than this server accepts.");
-	if (target_parse(q->target, q->target_len, &t) < 0)
-		return respond_problem(q, 400, "The request target is malformed.");
-	if (t.asterisk && !strcmp(q->method, "OPTIONS"))
+	if (q->parsed.asterisk && !strcmp(q->line.method, "OPTIONS"))
 		return respond_options(q, 1u << METHOD_GET);
-	if (t.asterisk)
+	if (q->parsed.asterisk)
 		return respond_problem(q, 400, "The target * is for OPTIONS only.");
-	if (builtin_answer(q, &t, &r))
+	if (builtin_answer(q, &r))
 		return r;
-	return route(q, &t);
+	return route(q);
 }
 
 /* Called for the head, for each piece of the body, at its end, and once more after a resume. */
@@ -256,7 +261,7 @@ static void log_request(struct request *q)
 	const struct answer *a = &q->job.answer;
 	log_access("request", (const struct log_field[]){
 	                          LOGS("id", *q->id ? q->id : NULL),
-	                          LOGS("method", q->method),
+	                          LOGS("method", q->line.method),
 	                          LOGS("route", q->endpoint ? q->endpoint->route : NULL),
 	                          LOGU("status", q->status),
 	                          LOGU("bytes", q->sent),

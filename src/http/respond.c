@@ -34,7 +34,10 @@ static void add_common(struct request *q, struct MHD_Response *r, const char *ty
 	if (q->endpoint &&
 	    atomic_load_explicit(&client_of(q)->step, memory_order_relaxed) == STEP_WAITING)
 		add_timing(q, r);
-	if (atomic_load_explicit(&h->phase, memory_order_relaxed) == HTTP_CLOSING)
+	/* libmicrohttpd takes many things for the end of a chunk; where it found one that others do
+	 * not, what follows is no request of this client's. */
+	if (q->head.chunked ||
+	    atomic_load_explicit(&h->phase, memory_order_relaxed) == HTTP_CLOSING)
 		add(r, "Connection", "close");
 }
 
