@@ -92,8 +92,7 @@ static void cache_option_read(struct parse *ps, const struct option *o, unsigned
 	} else {
 		cache_value_read(ps, which, o->value);
 	}
-	if (which >= 0)
-		*seen |= 1u << which;
+	*seen |= 1u << (which < 0 ? C_COUNT : which);
 }
 
 void cache_read(struct parse *ps, struct cursor *c)

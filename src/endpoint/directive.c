@@ -143,15 +143,17 @@ bool directive_is_known(struct slice name)
 
 void directive_read(struct parse *ps, struct cursor c)
 {
+	/* `@ role` is a typing error, not a directive. */
+	bool blank = c.p < c.end && is_blank(*c.p);
 	struct slice name = cursor_word(&c, "");
-	const struct directive *d = find(name);
+	const struct directive *d = blank ? NULL : find(name);
 	size_t i;
 
 	if (!d) {
 		parse_error(ps,
-		            "unknown directive `@%.*s`: there are @route, @role, @path, @query, "
+		            "unknown directive `@%s%.*s`: there are @route, @role, @path, @query, "
 		            "@body, @returns, @status, @cache, @depends and @timeout",
-		            SHOW(name));
+		            blank ? " " : "", SHOW(name));
 		return;
 	}
 	i = (size_t)(d - directives);
