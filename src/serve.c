@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <time.h>
 
 #include "provost/catalog.h"
@@ -34,6 +35,8 @@ struct server {
 	struct engine *engine;
 	struct http *http;
 	sigset_t signals;
+	int stop_fd;  /* readable while a signal to stop is pending */
+	bool put_off; /* a reload that came while the server was starting */
 	pthread_t janitor;
 	atomic_bool janitor_stops;
 };
@@ -66,9 +69,10 @@ struct catalog *serve_load_catalog(const struct config *c, struct errors *errs)
 	return catalog;
 }
 
-static int describe(const struct config *c, struct catalog *catalog, struct errors *errs)
+static int describe(struct server *s, const struct config *c, struct catalog *catalog,
+                    struct errors *errs)
 {
-	return engine_describe(catalog, c->pool.url, c->pool.prepare,
+	return engine_describe(catalog, c->pool.url, c->pool.prepare, s->stop_fd,
 	                       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
 }
 
@@ -92,6 +96,21 @@ static int signal_within(struct server *s, int64_t ms)
 static bool is_stop(int sig)
 {
 	return sig == SIGTERM || sig == SIGINT;
+}
+
+/* Whether a signal to stop came within `ms`. A wish to reload does not shorten the wait, and is put
+ * off. */
+static bool is_stopped_within(struct server *s, int64_t ms)
+{
+	uint64_t now, until = clock_ms() + (uint64_t)ms;
+	do {
+		now = clock_ms();
+		int sig = signal_within(s, now < until ? (int64_t)(until - now) : 0);
+		if (is_stop(sig))
+			return true;
+		s->put_off |= sig == SIGHUP;
+	} while (now < until);
+	return false;
 }
 
 /* ---- the janitor
@@ -161,13 +180,18 @@ static void reload(struct server *s)
 	struct config *config = config_load(s->config->file, environ, errs);
 	if (config)
 		catalog = serve_load_catalog(config, errs);
-	if (catalog && describe(config, catalog, errs) == 0) {
+	int r = catalog ? describe(s, config, catalog, errs) : -EINVAL;
+	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
 		return;
 	}
-	log_errors("reload: refused", errs);
-	log_error("reload: nothing was changed", LOGU("errors", errors_count(errs)));
+	if (r == -ECANCELED) {
+		log_warn("reload: given up, because of the stop");
+	} else {
+		log_errors("reload: refused", errs);
+		log_error("reload: nothing was changed", LOGU("errors", errors_count(errs)));
+	}
 	config_free(&config);
 }
 
@@ -214,21 +238,21 @@ static int bring_up(struct server *s, struct catalog *catalog)
 {
 	for (bool told = false;;) {
 		_cleanup_errors_ struct errors *errs = errors_new();
-		int r = describe(s->config, catalog, errs);
+		int r = describe(s, s->config, catalog, errs);
 		if (r == 0) {
 			snapshot_set(s->catalog, &catalog->object);
 			http_set_phase(s->http, HTTP_READY);
 			return 0;
 		}
-		if (r != -ENOTCONN) {
+		if (r == -EINVAL) {
 			log_errors("an endpoint cannot be served", errs);
 			catalog_free(&catalog);
 			return r;
 		}
-		if (!told)
+		if (r == -ENOTCONN && !told)
 			log_errors("waiting for the database", errs);
 		told = true;
-		if (is_stop(signal_within(s, RETRY_MS))) {
+		if (is_stopped_within(s, RETRY_MS)) {
 			catalog_free(&catalog);
 			return 1;
 		}
@@ -240,18 +264,17 @@ static int bring_up(struct server *s, struct catalog *catalog)
 
 /* Waits until every request that was begun is completed; false at the deadline or a second signal.
  */
-static bool wait_for_requests(struct server *s, int64_t timeout_ms)
+static bool wait_for_requests(struct server *s, uint64_t until_ms)
 {
 	size_t requests, connections;
 	unsigned quiet = 0;
-	uint64_t until = clock_ms() + (uint64_t)timeout_ms;
-	while (clock_ms() < until) {
+	while (clock_ms() < until_ms) {
 		http_load(s->http, &requests, &connections);
 		/* Once is not enough: a request may be on its way to its first line. */
 		quiet = requests ? 0 : quiet + 1;
 		if (!connections || quiet >= 5)
 			return true;
-		if (is_stop(signal_within(s, JANITOR_MS)))
+		if (is_stopped_within(s, JANITOR_MS))
 			break;
 	}
 	return false;
@@ -263,13 +286,16 @@ static void stop(struct server *s)
 	log_info("stopping");
 	http_set_phase(s->http, HTTP_DRAINING);
 	if (o->drain_delay_ms)
-		(void)signal_within(s, o->drain_delay_ms);
+		(void)is_stopped_within(s, o->drain_delay_ms);
+	uint64_t until_ms = clock_ms() + (uint64_t)o->shutdown_timeout_ms;
 	http_set_phase(s->http, HTTP_CLOSING);
 	http_quiesce(s->http);
-	if (!wait_for_requests(s, o->shutdown_timeout_ms))
+	if (!wait_for_requests(s, until_ms)) {
 		log_warn("stopping with requests unfinished");
-	engine_stop(s->engine);
-	(void)wait_for_requests(s, LAST_BYTES_MS);
+		until_ms = 0;
+	}
+	engine_stop(s->engine, until_ms * 1000);
+	(void)wait_for_requests(s, clock_ms() + LAST_BYTES_MS);
 	pool_stop(s->pool);
 	http_stop(s->http);
 }
@@ -302,6 +328,8 @@ static int run(struct server *s, struct catalog *catalog)
 	int r = bring_up(s, catalog);
 	if (r == 0)
 		log_info("ready", LOGU("endpoints", endpoints));
+	if (r == 0 && s->put_off)
+		reload(s);
 	while (r == 0) {
 		int sig = signal_within(s, INT32_MAX);
 		if (is_stop(sig))
@@ -312,6 +340,18 @@ static int run(struct server *s, struct catalog *catalog)
 	return r < 0;
 }
 
+/* Only looked at, never read: sigtimedwait takes the signals. */
+static int stop_descriptor(void)
+{
+	sigset_t stops;
+	sigemptyset(&stops);
+	sigaddset(&stops, SIGTERM);
+	sigaddset(&stops, SIGINT);
+	int fd = signalfd(-1, &stops, SFD_CLOEXEC | SFD_NONBLOCK);
+	ALWAYS(fd >= 0);
+	return fd;
+}
+
 int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 {
 	struct server s = {.config = config};
@@ -320,6 +360,7 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	sigaddset(&s.signals, SIGINT);
 	sigaddset(&s.signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &s.signals, NULL);
+	s.stop_fd = stop_descriptor();
 	signal(SIGPIPE, SIG_IGN);
 	raise_descriptor_limit();
 	if (log_start() < 0)
@@ -343,6 +384,7 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	if (pidfile)
 		(void)unlink(pidfile);
 	server_free(&s);
+	close(s.stop_fd);
 	log_info("stopped", LOGI("status", status));
 	log_stop();
 	return status;

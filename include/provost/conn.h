@@ -27,16 +27,18 @@ void conn_global_init(void);
 /* ---- connecting: the pool's thread, or a loader -------------------------------------- */
 
 /* Begins to connect; resolves the host's name, which blocks. `number` names the connection in logs.
- * `prepare`: keep statements prepared; without it the server may be a transaction pooler. NULL when
- * out of memory. */
-struct conn *conn_begin(const char *url, bool prepare, unsigned number);
+ * `prepare`: keep statements prepared; without it the server may be a transaction pooler. Once the
+ * descriptor `interrupt`, which is the caller's and not read here, is readable, whatever waits
+ * returns -ECANCELED; -1: never. NULL when out of memory. */
+struct conn *conn_begin(const char *url, bool prepare, int interrupt, unsigned number);
 /* Advances. 1: established; 0: call again when conn_fd is ready for conn_events (poll's);
  * -ECONNREFUSED: failed, see conn_error. */
 int conn_advance(struct conn *c) _must_check_;
 int conn_fd(const struct conn *c);
 short conn_events(const struct conn *c);
-/* Begins and waits. NULL with one error. */
-struct conn *conn_open(const char *url, bool prepare, uint64_t deadline_us, struct errors *errs);
+/* Begins and waits. NULL with one error, or none when interrupted. */
+struct conn *conn_open(const char *url, bool prepare, int interrupt, uint64_t deadline_us,
+                       struct errors *errs);
 void conn_free(struct conn **c);
 #define _cleanup_conn_ _cleanup_(conn_free)
 
@@ -49,9 +51,10 @@ const char *conn_error(struct conn *c);
 /* Runs one statement with text parameters and text results, preparing it first if this session has
  * not, in the same round trip. A statement that the server has lost (26000) or whose result type
  * changed (0A000) is prepared anew, once. 0 with the result, which may be an error result (see
- * conn_sqlstate); -ETIMEDOUT: the deadline passed, the statement may be running still; -ECONNRESET:
- * the connection died (`*ret` may hold the server's last words); -E2BIG: the result is larger than
- * CONN_RESULT_MAX; -ENOMEM. `*ret` is NULL unless said otherwise; the caller frees it. */
+ * conn_sqlstate); -ETIMEDOUT, the deadline passed, or -ECANCELED, interrupted: the statement may be
+ * running still; -ECONNRESET: the connection died (`*ret` may hold the server's last words); -E2BIG:
+ * the result is larger than CONN_RESULT_MAX; -ENOMEM. `*ret` is NULL unless said otherwise; the
+ * caller frees it. */
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
              struct pg_result **ret) _must_check_;
 

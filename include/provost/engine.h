@@ -58,9 +58,9 @@ int engine_submit(struct engine *e, struct job *j) _must_check_;
 /* Completes the jobs whose time in the queue is over. Janitor, every 10 ms. */
 void engine_expire(struct engine *e, uint64_t now_us);
 
-/* Refuses new jobs, completes the waiting ones with OUTCOME_STOPPING, waits for the running ones.
- */
-void engine_stop(struct engine *e);
+/* Refuses new jobs, completes the waiting ones with OUTCOME_STOPPING, and waits for the running
+ * ones, which at `until_us` are interrupted and end with OUTCOME_STOPPING as well. */
+void engine_stop(struct engine *e, uint64_t until_us);
 void engine_free(struct engine **e);
 
 struct engine_stats {
@@ -72,9 +72,9 @@ void engine_stats(struct engine *e, struct engine_stats *ret);
 /* Prepares and describes every endpoint of the catalogue on a connection of its own: the statement
  * is one that PostgreSQL accepts, this role may run it, @returns fits (and is resolved where it is
  * not declared). All errors, with file and line, not just the first. 0; -EINVAL with errors;
- * -ENOTCONN with one error, when the database cannot be reached or went away meanwhile. Blocks
- * until `deadline_us` at most. */
-int engine_describe(struct catalog *c, const char *url, bool prepare, uint64_t deadline_us,
-                    struct errors *errs) _must_check_;
+ * -ENOTCONN with one error, when the database cannot be reached or went away meanwhile; -ECANCELED
+ * once the descriptor `interrupt` (-1: none) is readable. Blocks until `deadline_us` at most. */
+int engine_describe(struct catalog *c, const char *url, bool prepare, int interrupt,
+                    uint64_t deadline_us, struct errors *errs) _must_check_;
 
 #endif

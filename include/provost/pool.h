@@ -37,6 +37,9 @@ struct pool *pool_new(const struct pool_options *o);
 int pool_start(struct pool *p) _must_check_;
 /* Applies everything but the URL; surplus connections leave as they become idle. Any thread. */
 void pool_configure(struct pool *p, const struct pool_options *o);
+/* For a stop that waits no longer: refuses borrowers, also those that wait; what they run returns
+ * -ECANCELED, and is cancelled when the connection is given back. Any thread. */
+void pool_interrupt(struct pool *p);
 /* Refuses borrowers, ends the threads, closes what is not borrowed. Every borrower must have given
  * back before pool_free. */
 void pool_stop(struct pool *p);

@@ -80,7 +80,7 @@ static PGconn *start(const char *url, bool prepare)
 	return pg;
 }
 
-struct conn *conn_begin(const char *url, bool prepare, unsigned number)
+struct conn *conn_begin(const char *url, bool prepare, int interrupt, unsigned number)
 {
 	struct conn *c = calloc(1, sizeof *c);
 	if (!c)
@@ -88,6 +88,7 @@ struct conn *conn_begin(const char *url, bool prepare, unsigned number)
 	c->magic = CONN_MAGIC;
 	c->number = number;
 	c->prepare = prepare;
+	c->interrupt = interrupt;
 	c->pg = start(url, prepare);
 	c->polling = PGRES_POLLING_WRITING;
 	if (!c->pg) {
@@ -128,7 +129,8 @@ short conn_events(const struct conn *c)
 	return c->polling == PGRES_POLLING_WRITING ? POLLOUT : POLLIN;
 }
 
-/* Waits for `events` on the socket. 0 or -ETIMEDOUT; errors of the socket show up in libpq. */
+/* Waits for `events` on the socket. 0, -ETIMEDOUT or -ECANCELED; errors of the socket show up in
+ * libpq. */
 static int wait_for(struct conn *c, short events, uint64_t deadline_us)
 {
 	for (;;) {
@@ -136,16 +138,22 @@ static int wait_for(struct conn *c, short events, uint64_t deadline_us)
 		if (now >= deadline_us)
 			return -ETIMEDOUT;
 		uint64_t ms = (deadline_us - now + 999) / 1000;
-		struct pollfd p = {.fd = PQsocket(c->pg), .events = events};
-		int n = poll(&p, 1, (int)MIN(ms, 3600000u));
+		struct pollfd p[] = {
+		    {.fd = PQsocket(c->pg), .events = events},
+		    {.fd = c->interrupt, .events = POLLIN}, /* poll passes over -1 */
+		};
+		int n = poll(p, ELEMENTSOF(p), (int)MIN(ms, 3600000u));
+		if (n > 0 && p[1].revents)
+			return -ECANCELED;
 		if (n > 0 || (n < 0 && errno != EINTR))
 			return 0;
 	}
 }
 
-struct conn *conn_open(const char *url, bool prepare, uint64_t deadline_us, struct errors *errs)
+struct conn *conn_open(const char *url, bool prepare, int interrupt, uint64_t deadline_us,
+                       struct errors *errs)
 {
-	struct conn *c = conn_begin(url, prepare, 0);
+	struct conn *c = conn_begin(url, prepare, interrupt, 0);
 	if (!c) {
 		errors_add(errs, NULL, 0, "out of memory while connecting to the database");
 		return NULL;
@@ -158,8 +166,9 @@ struct conn *conn_open(const char *url, bool prepare, uint64_t deadline_us, stru
 	}
 	if (r == 1)
 		return c;
-	errors_add(errs, NULL, 0, "cannot connect to the database: %s",
-	           r == -ETIMEDOUT ? "no answer in time" : conn_error(c));
+	if (r != -ECANCELED)
+		errors_add(errs, NULL, 0, "cannot connect to the database: %s",
+		           r == -ETIMEDOUT ? "no answer in time" : conn_error(c));
 	conn_free(&c);
 	return NULL;
 }

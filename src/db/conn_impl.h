@@ -25,6 +25,7 @@ struct conn {
 	PGconn *pg;
 	bool prepare;
 	bool broken;
+	int interrupt;  /* borrowed, or -1 */
 	unsigned syncs; /* sent and not yet answered */
 	PostgresPollingStatusType polling;
 

@@ -99,7 +99,7 @@ static void connect_some(struct pool *p)
 	pthread_mutex_unlock(&p->lock);
 
 	for (; n > 0; n--) {
-		struct conn *c = conn_begin(p->url, prepare, ++p->numbers);
+		struct conn *c = conn_begin(p->url, prepare, p->interrupt, ++p->numbers);
 		if (!c) {
 			note_failure(p, "out of memory", clock_us());
 			return;

@@ -6,11 +6,16 @@
 #include "cancel.h"
 #include "pool_impl.h"
 
-void pool_wake(struct pool *p)
+static void raise_event(int fd)
 {
 	uint64_t one = 1;
-	while (write(p->wake, &one, sizeof one) < 0 && errno == EINTR)
+	while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
 		;
+}
+
+void pool_wake(struct pool *p)
+{
+	raise_event(p->wake);
 }
 
 /* ---- states -------------------------------------------------------------------------- */
@@ -97,7 +102,7 @@ static void deadline_after(struct timespec *ret, int64_t ms)
 
 static int none_left(const struct pool *p)
 {
-	return p->stopping ? -ESHUTDOWN : -ENOTCONN;
+	return p->refusing ? -ESHUTDOWN : -ENOTCONN;
 }
 
 static int wait_locked(struct pool *p, struct conn **ret)
@@ -133,7 +138,7 @@ static int acquire(struct pool *p, struct conn **ret)
 	struct conn *c;
 	int r = 0;
 	pthread_mutex_lock(&p->lock);
-	if (p->stopping)
+	if (p->refusing)
 		r = -ESHUTDOWN;
 	else if (TAILQ_EMPTY(&p->waiters) && (c = TAILQ_FIRST(&p->list[CONN_IDLE]))) {
 		conn_move_locked(p, c, CONN_BUSY, clock_us());
@@ -230,7 +235,8 @@ struct pool *pool_new(const struct pool_options *o)
 	struct pool *p = xcalloc(1, sizeof *p);
 	p->url = xstrdup(o->url);
 	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ALWAYS(p->wake >= 0);
+	p->interrupt = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ALWAYS(p->wake >= 0 && p->interrupt >= 0);
 	pthread_mutex_init(&p->lock, NULL);
 	for (int s = 0; s < CONN_STATES; s++)
 		TAILQ_INIT(&p->list[s]);
@@ -258,10 +264,19 @@ void pool_configure(struct pool *p, const struct pool_options *o)
 	pool_wake(p);
 }
 
+void pool_interrupt(struct pool *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->refusing = true;
+	pool_refuse_locked(p);
+	pthread_mutex_unlock(&p->lock);
+	raise_event(p->interrupt);
+}
+
 void pool_stop(struct pool *p)
 {
 	pthread_mutex_lock(&p->lock);
-	p->stopping = true;
+	p->stopping = p->refusing = true;
 	pool_refuse_locked(p);
 	pthread_mutex_unlock(&p->lock);
 	pool_wake(p);
@@ -285,6 +300,7 @@ void pool_free(struct pool **pp)
 	ALWAYS(pool_total_locked(p) == 0);
 	cancel_free(&p->cancel);
 	close(p->wake);
+	close(p->interrupt);
 	pthread_mutex_destroy(&p->lock);
 	free(p->url);
 	free(p);

@@ -24,7 +24,8 @@ struct pool {
 	char *url;
 	pthread_t thread;
 	bool started;
-	int wake; /* eventfd */
+	int wake;      /* eventfd: ends the keeper's sleep */
+	int interrupt; /* eventfd: ends what borrowers wait for; never read */
 	struct cancel *cancel;
 
 	pthread_mutex_t lock;        /* guards everything below, and the pool's part of each conn */
@@ -38,6 +39,7 @@ struct pool {
 	uint64_t attempt_us; /* not before then */
 	uint64_t complained_us;
 	bool down;
+	bool refusing; /* borrowers */
 	bool stopping;
 	uint64_t connects, failures, lost, cancels;
 };

@@ -96,15 +96,17 @@ static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, st
 	return r;
 }
 
-int engine_describe(struct catalog *c, const char *url, bool prepare, uint64_t deadline_us,
-                    struct errors *errs)
+int engine_describe(struct catalog *c, const char *url, bool prepare, int interrupt,
+                    uint64_t deadline_us, struct errors *errs)
 {
 	size_t before = errors_count(errs);
-	_cleanup_conn_ struct conn *conn = conn_open(url, prepare, deadline_us, errs);
+	_cleanup_conn_ struct conn *conn = conn_open(url, prepare, interrupt, deadline_us, errs);
 	if (!conn)
-		return -ENOTCONN;
+		return errors_count(errs) > before ? -ENOTCONN : -ECANCELED;
 	for (size_t i = 0; i < c->endpoints; i++) {
 		int r = describe(conn, c->endpoint[i], deadline_us, errs);
+		if (r == -ECANCELED)
+			return r;
 		if (r < 0) {
 			errors_add(errs, NULL, 0,
 			           "the database %s while the endpoints were being checked",

@@ -30,6 +30,7 @@ struct engine {
 
 	pthread_mutex_t lock; /* guards everything below but what worker[] says is another's */
 	pthread_cond_t work;
+	pthread_cond_t idle; /* stopping, and nothing runs any more */
 	struct engine_options options;
 	TAILQ_HEAD(, job) queue; /* oldest first */
 	unsigned waiting, busy;
@@ -64,6 +65,8 @@ static enum outcome outcome_of_run(int r)
 	switch (r) {
 	case -ETIMEDOUT:
 		return OUTCOME_DEADLINE;
+	case -ECANCELED:
+		return OUTCOME_STOPPING;
 	case -E2BIG:
 		return OUTCOME_TOO_LARGE;
 	case -ENOMEM:
@@ -112,7 +115,7 @@ static int attempt(struct engine *e, struct job *j, bool verify, uint64_t timeou
 	return r;
 }
 
-/* Whether a read may be tried again on another connection. `words` are the server's last, if any. */
+/* Whether a read may be tried again on another connection. `words`: the server's last, if any. */
 static bool may_follow_loss(const struct pg_result *words, unsigned lost)
 {
 	bool terminated = !strcmp(conn_sqlstate(words), "57P01");
@@ -266,7 +269,8 @@ static void *work(void *arg)
 	while ((j = next_job(w, &o))) {
 		run_job(e, j, &o);
 		pthread_mutex_lock(&e->lock);
-		e->busy--;
+		if (--e->busy == 0 && e->stopping)
+			pthread_cond_signal(&e->idle);
 		pthread_mutex_unlock(&e->lock);
 	}
 	return NULL;
@@ -311,6 +315,11 @@ struct engine *engine_new(const struct engine_options *o, struct pool *pool)
 	e->options = *o;
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->work, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&e->idle, &attr);
+	pthread_condattr_destroy(&attr);
 	TAILQ_INIT(&e->queue);
 	return e;
 }
@@ -330,7 +339,21 @@ int engine_configure(struct engine *e, const struct engine_options *o)
 	return start_missing(e);
 }
 
-void engine_stop(struct engine *e)
+/* Whether the jobs that run have ended by then. */
+static bool wait_idle(struct engine *e, uint64_t until_us)
+{
+	struct timespec until = {.tv_sec = (time_t)(until_us / 1000000),
+	                         .tv_nsec = (long)(until_us % 1000000) * 1000};
+	int r = 0;
+	pthread_mutex_lock(&e->lock);
+	while (e->busy > 0 && r == 0)
+		r = pthread_cond_timedwait(&e->idle, &e->lock, &until);
+	bool idle = e->busy == 0;
+	pthread_mutex_unlock(&e->lock);
+	return idle;
+}
+
+void engine_stop(struct engine *e, uint64_t until_us)
 {
 	struct job *j;
 	pthread_mutex_lock(&e->lock);
@@ -345,6 +368,8 @@ void engine_stop(struct engine *e)
 			break;
 		complete(j, OUTCOME_STOPPING);
 	}
+	if (!wait_idle(e, until_us))
+		pool_interrupt(e->pool);
 	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++) {
 		if (e->worker[i].started)
 			pthread_join(e->worker[i].thread, NULL);
@@ -360,6 +385,7 @@ void engine_free(struct engine **ep)
 	*ep = NULL;
 	ALWAYS(TAILQ_EMPTY(&e->queue));
 	pthread_cond_destroy(&e->work);
+	pthread_cond_destroy(&e->idle);
 	pthread_mutex_destroy(&e->lock);
 	free(e);
 }
