@@ -10,7 +10,6 @@ static void ignore(void *arg, const char *section, const char *key, const char *
                    const char *to, bool restart)
 {
 	ALWAYS(section && key && from && to);
-	ALWAYS(utf8_length(from, strlen(from)) >= 0 && utf8_length(to, strlen(to)) >= 0);
 }
 
 static struct config *defaults(void)
