@@ -1,0 +1,12 @@
+-- Text.
+-- @route GET /a/:id
+-- @role admin,staff
+-- @path id text max=36
+-- @query q text trim lower min=2 default='it''s'
+-- @query s text[] upper enum=A|B max=2
+-- @returns row
+-- @status 203
+-- @cache ttl=10m swr=1m tags=a,b vary=role
+-- @depends a(id=:id), s."B"("c"=:id), !d
+-- @timeout 2s
+SELECT :id, :q, :s;

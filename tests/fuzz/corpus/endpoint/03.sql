@@ -1,0 +1,3 @@
+-- @role public
+-- @foo
+SELECT $1

@@ -1,0 +1,1 @@
+SELECT :id::int, ':x', E'\\' || :a -- :b

@@ -1,0 +1,1 @@
+SELECT a[:lo::int : :hi], ARRAY[CASE WHEN :a THEN :b END]

@@ -1,0 +1,1 @@
+SELECT x ? 'k' AND t AT TIME ZONE :tz, 1_000, 1.5e+3
