@@ -126,8 +126,9 @@ def sample(url):
             SELECT (SELECT id FROM ranked ORDER BY n DESC LIMIT 1),
                    (SELECT max(n)::int FROM ranked),
                    (SELECT id FROM ranked WHERE n BETWEEN 5 AND 50 ORDER BY n DESC, id LIMIT 1),
+                   (SELECT max(n)::int FROM ranked WHERE n BETWEEN 5 AND 50),
                    (SELECT id FROM institution ORDER BY id LIMIT 1),
                    (SELECT "categoryId" FROM course GROUP BY 1 ORDER BY count(*), 1 LIMIT 1),
                    (SELECT id FROM "user" WHERE role = 'STUDENT' ORDER BY id LIMIT 1)''')
-        keys = ('popular', 'popular_enrollments', 'ordinary', 'institution', 'category', 'user')
+        keys = ('popular', 'popular_enrollments', 'ordinary', 'ordinary_enrollments', 'institution', 'category', 'user')
         return dict(zip(keys, cursor.fetchone()))

@@ -14,10 +14,10 @@ WITH term AS MATERIALIZED (
 ), newest AS MATERIALIZED (
     SELECT u.id, u."createdAt" FROM (
         (SELECT * FROM "user" WHERE :search IS NOT NULL AND :role IS NULL AND :institutionId IS NULL
-         ORDER BY "createdAt" DESC, id DESC LIMIT 2000)
+         ORDER BY "createdAt" DESC, id DESC LIMIT 1000)
         UNION ALL
         (SELECT * FROM "user" WHERE :search IS NOT NULL AND role = :role AND :institutionId IS NULL
-         ORDER BY "createdAt" DESC, id DESC LIMIT 2000)
+         ORDER BY "createdAt" DESC, id DESC LIMIT 1000)
     ) u
     WHERE u.name || E'\n' || u.email ILIKE (SELECT pattern FROM term)
 ), enough AS MATERIALIZED (
