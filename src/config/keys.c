@@ -41,7 +41,8 @@ const struct key config_keys[] = {
 	 .doc = "The largest request body; larger ones are answered 413."},
 	{"http", "idle_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
 	 .fallback = "1m", .offset = CONFIG(http.idle_timeout_ms),
-	 .doc = "How long a connection may stay open between two requests."},
+	 .doc = "How long a connection may idle: between two requests, while it sends a body, while it "
+	        "takes nothing of an answer."},
 	{"http", "header_timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
 	 .fallback = "10s", .offset = CONFIG(http.header_timeout_ms),
 	 .doc = "How long a client may take to send the head of a request."},
@@ -58,7 +59,7 @@ const struct key config_keys[] = {
 	        "so that a rotated one is let go."},
 	{"http", "development", KEY_BOOL,
 	 .fallback = "no", .offset = CONFIG(http.development),
-	 .doc = "Whether error answers carry the database's own words, statements included. Only while "
+	 .doc = "Whether error answers carry the database's own words, values included. Only while "
 	        "listening on an address of this machine alone."},
 
 	{"workers", "threads", KEY_INTEGER, .min = 1, .max = 256,

@@ -135,7 +135,7 @@ static const char markdown_head[] =
 	"Provost reads one ini file, `--config FILE`. Endpoints are read from the folder `endpoints` beside\n"
 	"it. `provost check` reads both and reports every mistake with file and line, as the server does\n"
 	"before it starts. `config/provost.ini` has every key with its default, commented out, and\n"
-	"`provost --help-config` prints them.\n"
+	"`provost --help-config` prints them (`=sample` as that file, `=markdown` as this document).\n"
 	"\n"
 	"## The file\n"
 	"\n"

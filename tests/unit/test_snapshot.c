@@ -212,7 +212,7 @@ END_TEST
 
 /* ---- many readers, one writer ---------------------------------------------------------------- */
 
-enum { READERS = 4, REPLACEMENTS = 20000, KEPT = 8 };
+enum { READERS = 4, REPLACEMENTS = 5000, KEPT = 8 };
 
 struct stress {
 	struct snapshot *s;
