@@ -156,6 +156,14 @@ static void apply_log_options(const struct config *c)
 		          LOGS("target", c->http.access_log), LOGS("reason", strerror(-r)));
 }
 
+/* What is served from now on. A session may hold its statements and those of the catalogue before.
+ */
+static void publish(struct server *s, struct catalog *catalog)
+{
+	pool_limit_prepared(s->pool, 2 * catalog->endpoints);
+	snapshot_set(s->catalog, &catalog->object);
+}
+
 static void apply(struct server *s, struct config *config, struct catalog *catalog)
 {
 	size_t changes = config_diff(s->config, config, log_change, NULL);
@@ -166,7 +174,7 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	if (r < 0)
 		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
 	http_configure(s->http, &config->http);
-	snapshot_set(s->catalog, &catalog->object);
+	publish(s, catalog);
 	config_free(&s->config);
 	s->config = config;
 	log_info("reload: applied", LOGU("changes", changes), LOGU("endpoints", endpoints));
@@ -240,7 +248,7 @@ static int bring_up(struct server *s, struct catalog *catalog)
 		_cleanup_errors_ struct errors *errs = errors_new();
 		int r = describe(s, s->config, catalog, errs);
 		if (r == 0) {
-			snapshot_set(s->catalog, &catalog->object);
+			publish(s, catalog);
 			http_set_phase(s->http, HTTP_READY);
 			return 0;
 		}

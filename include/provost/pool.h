@@ -37,6 +37,10 @@ struct pool *pool_new(const struct pool_options *o);
 int pool_start(struct pool *p) _must_check_;
 /* Applies everything but the URL; surplus connections leave as they become idle. Any thread. */
 void pool_configure(struct pool *p, const struct pool_options *o);
+/* How many statements a session may hold prepared: past that its connection is replaced once it is
+ * given back, so that what reloads leave behind does not pile up in the server. CONN_PREPARED_MAX
+ * at first, and at most. Any thread. */
+void pool_limit_prepared(struct pool *p, size_t statements);
 /* For a stop that waits no longer: refuses borrowers, also those that wait; what they run returns
  * -ECANCELED, and is cancelled when the connection is given back. Any thread. */
 void pool_interrupt(struct pool *p);

@@ -172,7 +172,7 @@ int pool_acquire(struct pool *p, bool verify, struct conn **ret)
 bool pool_surplus_locked(const struct pool *p, const struct conn *c, uint64_t now_us)
 {
 	return p->stopping || pool_total_locked(p) > p->options.max ||
-	       (c->expires_us && now_us >= c->expires_us) || c->prepareds >= CONN_PREPARED_MAX ||
+	       (c->expires_us && now_us >= c->expires_us) || c->prepareds > p->prepared_max ||
 	       c->prepare != p->options.prepare;
 }
 
@@ -242,6 +242,7 @@ struct pool *pool_new(const struct pool_options *o)
 		TAILQ_INIT(&p->list[s]);
 	TAILQ_INIT(&p->waiters);
 	set_options_locked(p, o);
+	p->prepared_max = CONN_PREPARED_MAX;
 	p->cancel = cancel_new(keeper_cancelled, p);
 	return p;
 }
@@ -262,6 +263,13 @@ void pool_configure(struct pool *p, const struct pool_options *o)
 	set_options_locked(p, o);
 	pthread_mutex_unlock(&p->lock);
 	pool_wake(p);
+}
+
+void pool_limit_prepared(struct pool *p, size_t statements)
+{
+	pthread_mutex_lock(&p->lock);
+	p->prepared_max = MIN(statements, (size_t)CONN_PREPARED_MAX);
+	pthread_mutex_unlock(&p->lock);
 }
 
 void pool_interrupt(struct pool *p)

@@ -30,6 +30,7 @@ struct pool {
 
 	pthread_mutex_t lock;        /* guards everything below, and the pool's part of each conn */
 	struct pool_options options; /* without url */
+	size_t prepared_max;
 	struct conns list[CONN_STATES]; /* IDLE: most recently used first */
 	unsigned count[CONN_STATES];
 	TAILQ_HEAD(, waiter) waiters;
