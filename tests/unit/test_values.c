@@ -262,32 +262,40 @@ START_TEST(normalises)
 }
 END_TEST
 
+/* UTF-8 of one code point; its bytes. */
+static size_t encode(uint32_t c, char s[4])
+{
+	size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+
+	s[0] = (char)(n == 1 ? c : (0xf00u >> n & 0xff) | c >> (6 * (n - 1)));
+	for (size_t i = 1; i < n; i++)
+		s[i] = (char)(0x80 | (c >> (6 * (n - 1 - i)) & 0x3f));
+	return n;
+}
+
+static bool maps_once(const struct param *p, uint32_t c)
+{
+	_cleanup_buf_ struct buf once = {0}, twice = {0};
+	char s[4], reason[VALUES_REASON_MAX];
+
+	if (value_normalise(p, s, encode(c, s), &once, reason) < 0 ||
+	    value_normalise(p, once.data, once.len, &twice, reason) < 0)
+		return false;
+	return once.len <= 4 && once.len == twice.len &&
+	       memcmp(once.data, twice.data, once.len) == 0;
+}
+
 /* Case mapping is simple and final: what is mapped once is not mapped again, or no cache key would
- * be safe. */
+ * be safe. One assertion for all: Check writes each to a file. */
 START_TEST(case_is_idempotent)
 {
 	_cleanup_endpoint_ struct endpoint *e =
 	    endpoint_with(_i ? "@query p text upper" : "@query p text lower");
-	char reason[VALUES_REASON_MAX];
+	uint32_t c = 1;
 
-	for (uint32_t c = 1; c <= 0x10ffff; c++) {
-		_cleanup_buf_ struct buf out = {0};
-		char s[5] = "";
-		size_t n;
-
-		if (c < 0x80)
-			n = 1;
-		else
-			n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-		if (c >= 0xd800 && c <= 0xdfff)
-			continue;
-		s[0] = (char)(n == 1 ? c : (0xf00u >> n & 0xff) | c >> (6 * (n - 1)));
-		for (size_t i = 1; i < n; i++)
-			s[i] = (char)(0x80 | (c >> (6 * (n - 1 - i)) & 0x3f));
-		ck_assert_int_eq(value_normalise(&e->param[0], s, n, &out, reason), 0);
-		ck_assert_uint_le(out.len, 4);
-		expect_same_again(&e->param[0], &out);
-	}
+	while (c <= 0x10ffff && ((c >= 0xd800 && c <= 0xdfff) || maps_once(&e->param[0], c)))
+		c++;
+	ck_assert_uint_eq(c, 0x110000);
 }
 END_TEST
 
