@@ -16,8 +16,10 @@ SMUGGLED = b"GET /api/items/smuggled HTTP/1.1\r\n" + HOST + b"X-Request-Id: smug
 
 
 @pytest.fixture(scope="module")
-def server(cluster, empty_template):
-    with Server(cluster, empty_template, endpoints=ENDPOINTS,
+def server(cluster, empty_template, request):
+    cluster.create("http_messages", empty_template)
+    request.addfinalizer(lambda: cluster.drop("http_messages"))
+    with Server(cluster, "http_messages", endpoints=ENDPOINTS,
                 config={"http": {"access_log": "./access.log", "max_body": "1000", "max_url": "1KiB"}}) as server:
         yield server
         # stderr's writer and the access log's are the same thread, so this waits for both.

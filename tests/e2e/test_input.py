@@ -92,8 +92,10 @@ UUID = "123e4567-e89b-12d3-a456-426614174000"
 
 
 @pytest.fixture(scope="module")
-def server(cluster, empty_template):
-    with Server(cluster, empty_template, endpoints=ENDPOINTS) as server:
+def server(cluster, empty_template, request):
+    cluster.create("input", empty_template)
+    request.addfinalizer(lambda: cluster.drop("input"))
+    with Server(cluster, "input", endpoints=ENDPOINTS) as server:
         yield server
 
 

@@ -1,0 +1,269 @@
+"""What is bounded, and what a client gets that goes past it: connections, time, the queue, the pool, statements.
+
+A statement is held up by an advisory lock that the test holds, so that nothing here depends on how long it runs."""
+import contextlib
+import select
+import socket
+import time
+
+import pytest
+
+from harness import Server, patience, wait_until
+from problems import problem
+
+LOCK = 4711
+ENDPOINTS = {
+    "quick.sql": "-- At once.\n-- @route GET /api/quick\nSELECT json_build_object('quick', true)",
+    "held.sql": f"-- Waits for the test.\n-- @route GET /api/held\nSELECT json_build_object('held', pg_advisory_xact_lock_shared({LOCK})::text)",
+    "timed.sql": "-- Waits for the test, for 200 ms.\n-- @route GET /api/timed\n-- @timeout 200ms\n"
+                 f"SELECT json_build_object('timed', pg_advisory_xact_lock_shared({LOCK})::text)",
+    "overridden.sql": "-- Waits for the test, for less than the file says.\n-- @route GET /api/overridden\n-- @timeout 1h\n"
+                      f"SELECT json_build_object('timed', pg_advisory_xact_lock_shared({LOCK})::text)",
+    "large.sql": "-- A large answer.\n-- @route GET /api/large\nSELECT to_json(repeat('x', 30000000))",
+}
+
+
+@pytest.fixture(scope="module")
+def db(cluster, empty_template):
+    cluster.create("http_limits", empty_template)
+    yield "http_limits"
+    cluster.drop("http_limits")
+
+
+@contextlib.contextmanager
+def held(cluster, db):
+    """No statement of /api/held ends within the block."""
+    with contextlib.closing(cluster.connect(db)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        yield
+
+
+def waiting(cluster, db):
+    """How many statements wait for the lock."""
+    return cluster.sql("postgres", "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+                                   " WHERE NOT granted AND locktype = 'advisory' AND datname = %s", db)[0][0]
+
+
+def start(server, path="/api/held"):
+    """Sends a request and leaves its answer for later."""
+    connection = server.connect(30)
+    connection.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return connection
+
+
+GET = b"GET /api/quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+# ---- connections ---------------------------------------------------------------------------------
+
+@pytest.mark.threads
+def test_connections_beyond_the_limit_are_told_and_closed(cluster, db):
+    with Server(cluster, db, endpoints=ENDPOINTS, config={"http": {"max_connections": 5}}) as server:
+        kept = [server.connect() for _ in range(5)]
+        for connection in kept:
+            connection.send(GET)
+            assert connection.response().status == 200
+        for _ in range(10):
+            with server.connect() as surplus:
+                surplus.send(GET)
+                answer = surplus.response()
+                assert problem(answer, 503)["detail"] == "Too many connections are open. Try again."
+                assert answer.header("Connection").lower() == "close" and surplus.closed()
+        for connection in kept:
+            connection.send(GET)
+            assert connection.response().status == 200
+        kept.pop().close()
+        wait_until(lambda: server.get("/api/quick").status == 200, what="a place is free again")
+        for connection in kept:
+            connection.close()
+
+
+# ---- time ----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def hasty(cluster, db):
+    times = {"header_timeout": "400ms", "idle_timeout": "800ms", "access_log": "./access.log"}
+    with Server(cluster, db, endpoints=ENDPOINTS, config={"http": times}) as server:
+        yield server
+
+
+def closed_while(connection, act, seconds=10):
+    """Seconds until the server closes, calling act() meanwhile."""
+    start, end = time.monotonic(), time.monotonic() + patience(seconds)
+    connection.socket.settimeout(0.02)
+    while time.monotonic() < end:
+        try:
+            act()
+            if not connection.socket.recv(1):
+                return time.monotonic() - start
+            raise AssertionError("an answer")
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return time.monotonic() - start
+    raise AssertionError("the connection is still open")
+
+
+DRIBBLED = {
+    "nothing": b"",
+    "the request line": b"GET /api/quick?" + b"x" * 1000,
+    "the fields": b"GET /api/quick HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"x" * 1000,
+    "empty lines": b"\r\n" * 500,
+}
+
+
+@pytest.mark.parametrize("case", DRIBBLED)
+def test_a_dribbled_head_is_cut_off(hasty, case):
+    with hasty.connect() as connection:
+        rest = iter(DRIBBLED[case])
+        seconds = closed_while(connection, lambda: connection.send(bytes(filter(None, [next(rest, None)]))))
+        assert 0.3 < seconds < patience(3)
+
+
+def test_a_dribbled_second_head_is_cut_off(hasty):
+    with hasty.connect() as connection:
+        connection.send(GET)
+        assert connection.response().status == 200
+        rest = iter(DRIBBLED["the fields"])
+        assert 0.3 < closed_while(connection, lambda: connection.send(bytes([next(rest)]))) < patience(4)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(hasty):
+    with hasty.connect() as connection:
+        connection.send(b"GET /api/quick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhell")
+        assert 0.3 < closed_while(connection, lambda: None) < patience(4)
+
+
+def test_an_idle_connection_is_closed(hasty):
+    with hasty.connect() as connection:
+        connection.send(GET)
+        assert connection.response().status == 200
+        assert 0.7 < closed_while(connection, lambda: None) < patience(4)
+
+
+def test_a_busy_connection_is_kept(hasty):
+    with hasty.connect() as connection:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            connection.send(GET)
+            assert connection.response().status == 200
+            assert not connection.closed(0.1 / patience(1))
+            connection.socket.settimeout(patience(10))
+
+
+def test_a_client_that_waits_for_a_slow_statement_is_kept(cluster, hasty, db):
+    with held(cluster, db):
+        connection = start(hasty)
+        assert not connection.closed(1.5 / patience(1))
+        connection.socket.settimeout(patience(10))
+    assert connection.response().status == 200
+
+
+def test_a_client_that_reads_nothing_is_closed(hasty):
+    log = hasty.folder / "access.log"
+    with hasty.connect() as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.send(b"GET /api/large HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: deaf\r\n\r\n")
+        # The line is written when the server is done with the request, one way or the other.
+        wait_until(lambda: "id=deaf" in log.read_text(), 6, "the request is given up")
+
+
+def test_a_client_that_reads_slowly_is_served(hasty):
+    with hasty.connect() as connection:
+        connection.send(b"GET /api/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received, slow_until = bytearray(), time.monotonic() + 2.5
+        while len(received) < 30_000_002:
+            received += connection.socket.recv(65536)
+            if time.monotonic() < slow_until:
+                time.sleep(0.01)
+        connection.buffer = bytes(received)
+        assert len(connection.response().body) == 30_000_002
+
+
+# ---- the queue and the pool ----------------------------------------------------------------------
+
+@pytest.mark.threads
+def test_a_full_queue_refuses_at_once(cluster, db):
+    config = {"workers": {"threads": 1, "queue": 2, "queue_timeout": "1m"}, "database": {"statement_timeout": "1m"}}
+    with Server(cluster, db, endpoints=ENDPOINTS, config=config) as server:
+        with held(cluster, db):
+            connections = [start(server)]
+            wait_until(lambda: waiting(cluster, db) == 1, what="the first runs")
+            connections += [start(server) for _ in range(6)]
+            refused = wait_until(lambda: len(r := readable(connections)) == 4 and r, what="four are refused")
+            for connection in refused:
+                assert problem(connection.response(), 503)["detail"].startswith("Too many requests are waiting.")
+                connections.remove(connection)
+            assert server.get("/livez").status == 200
+        assert [c.response().status for c in connections] == [200, 200, 200]
+
+
+def readable(connections):
+    ready, _, _ = select.select([c.socket for c in connections], [], [], 0)
+    return [c for c in connections if c.socket in ready]
+
+
+def test_a_queue_has_a_deadline(cluster, db):
+    config = {"workers": {"threads": 1, "queue_timeout": "200ms"}}
+    with Server(cluster, db, endpoints=ENDPOINTS, config=config) as server:
+        with held(cluster, db):
+            first = start(server)
+            wait_until(lambda: waiting(cluster, db) == 1, what="the first runs")
+            before = time.monotonic()
+            assert problem(server.get("/api/quick"), 503)["detail"].startswith("No worker became free")
+            assert 0.2 <= time.monotonic() - before < patience(2)
+        assert first.response().status == 200
+        assert server.get("/api/quick").status == 200
+
+
+def test_a_pool_has_a_deadline(cluster, db):
+    config = {"workers": {"threads": 2}, "database": {"pool_max": 1, "pool_min": 1, "acquire_timeout": "200ms"}}
+    with Server(cluster, db, endpoints=ENDPOINTS, config=config) as server:
+        with held(cluster, db):
+            first = start(server)
+            wait_until(lambda: waiting(cluster, db) == 1, what="the first runs")
+            before = time.monotonic()
+            assert problem(server.get("/api/quick"), 503)["detail"].startswith("No database connection became free")
+            assert 0.2 <= time.monotonic() - before < patience(2)
+        assert first.response().status == 200
+        assert server.get("/api/quick").status == 200
+
+
+# ---- statements ----------------------------------------------------------------------------------
+
+TIMEOUTS = {
+    "@timeout": "/api/timed",
+    "[endpoint NAME] timeout": "/api/overridden",
+    "[database] statement_timeout": "/api/held",
+}
+
+
+@pytest.fixture(scope="module")
+def timed(cluster, db):
+    config = {"database": {"statement_timeout": "300ms"}, "endpoint overridden": {"timeout": "250ms"}}
+    with Server(cluster, db, endpoints=ENDPOINTS, config=config) as server:
+        yield server
+
+
+@pytest.mark.parametrize("case", TIMEOUTS)
+def test_a_statement_has_a_deadline(cluster, timed, db, case):
+    with held(cluster, db):
+        before = time.monotonic()
+        document = problem(timed.get(TIMEOUTS[case]), 504)
+        assert 0.2 <= time.monotonic() - before < patience(3)
+        assert "within the time allowed" in document["detail"]
+        wait_until(lambda: waiting(cluster, db) == 0, what="the statement is cancelled")
+    line = timed.wait_log(f"level=warn msg=\"statement cancelled at its timeout\".*request={document['instance']}.*")[0]
+    assert f"endpoint={TIMEOUTS[case].rsplit('/', 1)[1]}" in line
+    assert timed.get("/api/quick").status == 200
+    assert timed.get(TIMEOUTS[case]).status == 200
+
+
+def test_a_long_deadline_outlasts_the_general_one(cluster, db):
+    config = {"database": {"statement_timeout": "100ms"}, "endpoint held": {"timeout": "1m"}}
+    with Server(cluster, db, endpoints=ENDPOINTS, config=config) as server:
+        with held(cluster, db):
+            connection = start(server)
+            assert not connection.closed(0.5 / patience(1))
+            connection.socket.settimeout(patience(10))
+        assert connection.response().status == 200
