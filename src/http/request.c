@@ -259,12 +259,13 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 static void log_request(struct request *q)
 {
 	const struct answer *a = &q->job.answer;
+	bool head = !strcmp(q->line.method, "HEAD");
 	log_access("request", (const struct log_field[]){
 	                          LOGS("id", *q->id ? q->id : NULL),
 	                          LOGS("method", q->line.method),
 	                          LOGS("route", q->endpoint ? q->endpoint->route : NULL),
 	                          LOGU("status", q->status),
-	                          LOGU("bytes", q->sent),
+	                          LOGU("bytes", head ? 0 : q->sent),
 	                          LOGU("us", clock_us() - q->started_us),
 	                          LOGU("queue_us", a->queue_us),
 	                          LOGU("db_us", a->db_us),
