@@ -2,7 +2,7 @@
 -- @route GET /api/admin/institutions/:id
 -- @path id text max=36
 -- @cache ttl=10m tags=institutions
--- @depends institution(id=:id), user(institutionId=:id), course(institutionId=:id)
+-- @depends institution(id=:id), "user"(institutionId=:id), course(institutionId=:id)
 SELECT row_to_json(item) FROM (
     SELECT i.*,
            json_build_object(

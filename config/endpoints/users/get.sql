@@ -2,7 +2,7 @@
 -- @route GET /api/admin/users/:id
 -- @path id text max=36
 -- @cache ttl=5m tags=users
--- @depends user(id=:id), booking(userId=:id)
+-- @depends "user"(id=:id), booking(userId=:id)
 SELECT json_build_object(
     'id', u.id, 'name', u.name, 'email', u.email, 'role', u.role, 'institutionId', u."institutionId", 'status', u.status,
     'image', u.image, 'emailVerified', u."emailVerified", 'lastLoginAt', u."lastLoginAt",
