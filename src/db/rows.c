@@ -9,6 +9,7 @@ enum {
 	OID_INT8 = 20,
 	OID_INT2 = 21,
 	OID_INT4 = 23,
+	OID_TEXT = 25,
 	OID_OID = 26,
 	OID_JSON = 114,
 	OID_FLOAT4 = 700,
@@ -19,13 +20,19 @@ enum {
 	OID_JSONB = 3802,
 };
 
-/* Array types and their elements; arrays of other types are shown as PostgreSQL writes them. */
+/* Array types and their elements; arrays of types that somebody made are shown as PostgreSQL writes
+ * them. */
 static const uint32_t ARRAYS[][2] = {
     {1000, OID_BOOL},   {1005, OID_INT2},   {1007, OID_INT4},      {1016, OID_INT8},
     {1021, OID_FLOAT4}, {1022, OID_FLOAT8}, {1231, OID_NUMERIC},   {199, OID_JSON},
-    {3807, OID_JSONB},  {1009, 25},         {1015, 1043},          {1014, 1042},
-    {2951, 2950},       {1182, 1082},       {1115, OID_TIMESTAMP}, {1185, OID_TIMESTAMPTZ},
-    {1028, OID_OID},    {1003, 19},
+    {3807, OID_JSONB},  {1028, OID_OID},    {1115, OID_TIMESTAMP}, {1185, OID_TIMESTAMPTZ},
+};
+
+/* Those whose elements are shown as strings: text, varchar, bpchar, name, "char", uuid, date, time,
+ * timetz, interval, bytea, bit, varbit, inet, cidr, macaddr, point, and the ranges. */
+static const uint32_t STRING_ARRAYS[] = {
+    1009, 1015, 1014, 1003, 1002, 2951, 1182, 1183, 1270, 1187, 1001, 1561,
+    1563, 1041, 651,  1040, 1017, 3905, 3927, 3907, 3913, 3909, 3911,
 };
 
 static uint32_t element_of(uint32_t oid)
@@ -33,6 +40,9 @@ static uint32_t element_of(uint32_t oid)
 	for (size_t i = 0; i < ELEMENTSOF(ARRAYS); i++)
 		if (ARRAYS[i][0] == oid)
 			return ARRAYS[i][1];
+	for (size_t i = 0; i < ELEMENTSOF(STRING_ARRAYS); i++)
+		if (STRING_ARRAYS[i] == oid)
+			return OID_TEXT;
 	return 0;
 }
 
