@@ -68,13 +68,24 @@ static struct slice take_pair(struct slice *query)
 	return s;
 }
 
+static size_t count_pairs(struct slice query)
+{
+	size_t n = 0;
+
+	for (; query.n > 0; n++)
+		take_pair(&query);
+	return n;
+}
+
 /* Splits first and decodes after. Pairs without a declared name, and without a value, are dropped.
  * -E2BIG: more pairs than any honest request has. */
 static int query_split(const struct endpoint *e, struct slice query, struct query *ret)
 {
-	size_t seen = 0;
+	size_t n = count_pairs(query);
 
-	ret->pair = malloc(VALUES_PAIRS_MAX * sizeof(*ret->pair));
+	if (n > VALUES_PAIRS_MAX)
+		return -E2BIG;
+	ret->pair = malloc((n + 1) * sizeof(*ret->pair)); /* not 0 */
 	if (!ret->pair)
 		return -ENOMEM;
 	while (query.n > 0) {
@@ -82,8 +93,6 @@ static int query_split(const struct endpoint *e, struct slice query, struct quer
 		const char *equals = memchr(s.p, '=', s.n);
 		size_t param;
 
-		if (++seen > VALUES_PAIRS_MAX)
-			return -E2BIG;
 		if (!equals || equals + 1 == s.p + s.n)
 			continue;
 		name.n = (size_t)(equals - s.p);
@@ -293,7 +302,7 @@ static size_t arena_bound(const struct endpoint *e, const struct slice *path, si
 static int read_all(struct reader *r, const struct slice *path, size_t paths, struct slice query)
 {
 	struct query q = {0};
-	int err = query.n > 0 ? query_split(r->e, query, &q) : 0;
+	int err = query_split(r->e, query, &q);
 
 	if (err == -E2BIG) {
 		reason_set(r->reason, "must have at most %d parameters", VALUES_PAIRS_MAX);
