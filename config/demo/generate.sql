@@ -57,7 +57,7 @@ CREATE FUNCTION pg_temp.pick(a text[], x float8) RETURNS text LANGUAGE sql IMMUT
 -- Zipf-like rank in 1..m for x in [0,1): rank k is drawn about 1/k as often as the first. The first
 -- gets 5% on top, so that some 10% of everything goes to one row at any scale.
 CREATE FUNCTION pg_temp.zipf(m int, x float8) RETURNS int LANGUAGE sql IMMUTABLE
-    RETURN CASE WHEN x < 0.05 THEN 1 ELSE least(m, floor(power(m + 1, (x - 0.05) / 0.95))::int) END;
+    RETURN least(m, greatest(1, floor(power(m + 1, (x - 0.05) / 0.95))::int));
 
 CREATE TEMP TABLE word AS SELECT
     ARRAY['Amelia','Sofía','Zoë','François','Björn','Yuki','Wei','Olga','Chloé','Łukasz','Mehmet','Ayşe','Carlos','Ana',

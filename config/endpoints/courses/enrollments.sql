@@ -65,6 +65,8 @@ WITH size AS MATERIALIZED (
            greatest(n - past - :limit, 0) AS before, greatest(least(n - past, :limit), 0) AS take
     FROM (SELECT n, (:page::bigint - 1) * :limit AS past FROM size WHERE :search IS NULL) s
 ), page AS MATERIALIZED (
+    -- LIMIT 100, the most that :limit may be, tells a generic plan that this is a page and not a tenth of
+    -- the table; OFFSET 0, below, has what belongs to it looked up row by row.
     SELECT * FROM (
     (SELECT id, "createdAt" FROM student_course_enrollments
      WHERE (SELECT NOT backward FROM slice) AND :status IS NULL AND "courseId" = :id

@@ -41,6 +41,8 @@ WITH term AS MATERIALIZED (
     WHERE (:categoryId IS NULL OR "categoryId" = :categoryId)
       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
 ), page AS MATERIALIZED (
+    -- LIMIT 100, the most that :limit may be, tells a generic plan that this is a page and not a tenth of
+    -- the table; OFFSET 0, below, has what belongs to it looked up row by row.
     SELECT * FROM (
     (SELECT id, row_number() OVER () AS n FROM (
         SELECT id FROM few

@@ -7,6 +7,8 @@
 -- @query limit integer min=1 max=100 default=50
 -- @cache ttl=10m tags=payments
 WITH page AS MATERIALIZED (
+    -- LIMIT 100, the most that :limit may be, tells a generic plan that this is a page and not a tenth of
+    -- the table; OFFSET 0, below, has what belongs to it looked up row by row.
     SELECT * FROM (
     (SELECT id, "createdAt" FROM payments WHERE :status IS NULL AND :institutionId IS NULL
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)

@@ -39,6 +39,8 @@ WITH term AS MATERIALIZED (
       AND name || E'\n' || email ILIKE (SELECT pattern FROM term)
       AND (:role IS NULL OR role = :role)
 ), page AS MATERIALIZED (
+    -- LIMIT 100, the most that :limit may be, tells a generic plan that this is a page and not a tenth of
+    -- the table; OFFSET 0, below, has what belongs to it looked up row by row.
     SELECT * FROM (
     (SELECT id, "createdAt" FROM matched WHERE :search IS NOT NULL
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
