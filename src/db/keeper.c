@@ -53,8 +53,10 @@ static uint64_t lifetime_us(const struct pool *p)
 	return us - jitter(us / 10);
 }
 
+/* Gives a connection that was established to those who wait: it is not ours any more. */
 static void note_success(struct pool *p, struct conn *c, uint64_t now_us)
 {
+	unsigned number = c->number;
 	pthread_mutex_lock(&p->lock);
 	bool was_down = p->down;
 	p->connects++;
@@ -67,9 +69,9 @@ static void note_success(struct pool *p, struct conn *c, uint64_t now_us)
 	pool_serve_locked(p, now_us);
 	pthread_mutex_unlock(&p->lock);
 	if (was_down)
-		log_info("pool: the database is back", LOGU("connection", c->number));
+		log_info("pool: the database is back", LOGU("connection", number));
 	else
-		log_debug("pool: connected", LOGU("connection", c->number));
+		log_debug("pool: connected", LOGU("connection", number));
 }
 
 /* How many connections to begin now. */

@@ -1,0 +1,501 @@
+#include <errno.h>
+
+#include "pg_stub.h"
+
+#include "provost/conn.h"
+#include "provost/log.h"
+#include "provost/pool.h"
+
+enum { SECOND_US = 1000000 };
+
+static struct stub *stub;
+static struct pool *pool;
+
+/* ---- helpers ------------------------------------------------------------------------- */
+
+static struct pool_options options(unsigned min, unsigned max, int64_t acquire_ms)
+{
+	return (struct pool_options){
+	    .url = stub ? stub->url : NULL,
+	    .min = min,
+	    .max = max,
+	    .acquire_timeout_ms = acquire_ms,
+	    .prepare = true,
+	};
+}
+
+static void start(const struct pool_options *o)
+{
+	pool = pool_new(o);
+	ck_assert_int_eq(pool_start(pool), 0);
+}
+
+static struct pool_stats stats(void)
+{
+	struct pool_stats s;
+	pool_stats(pool, &s);
+	return s;
+}
+
+static struct conn *borrow(void)
+{
+	struct conn *c = NULL;
+	ck_assert_int_eq(pool_acquire(pool, false, &c), 0);
+	ck_assert_ptr_nonnull(c);
+	return c;
+}
+
+static void give_back(struct conn *c)
+{
+	pool_release(pool, &c);
+	ck_assert_ptr_null(c);
+}
+
+/* A statement whose text decides what the stub does. */
+static struct stmt statement(const char *text)
+{
+	struct stmt s = {.sql = xstrdup(text), .sql_len = strlen(text)};
+	stmt_seal(&s);
+	return s;
+}
+
+static int run(struct conn *c, const char *text, int64_t timeout_ms)
+{
+	struct stmt s = statement(text);
+	_cleanup_result_ struct pg_result *result = NULL;
+	int r = conn_run(c, &s, NULL, clock_us() + (uint64_t)timeout_ms * 1000, &result);
+	if (r == 0 && !strcmp(text, "one"))
+		ck_assert_str_eq(conn_sqlstate(result), "");
+	stmt_done(&s);
+	return r;
+}
+
+/* A port nobody listens on: taken and let go. */
+static char *refused_url(void)
+{
+	struct stub *gone = stub_start(0);
+	char *url = xstrdup(gone->url);
+	stub_stop(&gone);
+	return url;
+}
+
+static void setup(void)
+{
+	log_set_level(LOG_LEVEL_ERROR);
+	stub = stub_start(0);
+	pool = NULL;
+}
+
+static void teardown(void)
+{
+	if (pool) {
+		pool_stop(pool);
+		pool_free(&pool);
+		ck_assert_ptr_null(pool);
+	}
+	if (stub)
+		stub_stop(&stub);
+}
+
+/* Borrowers in threads. */
+struct borrower {
+	pthread_t thread;
+	bool verify;
+	const char *text; /* what it runs, if anything */
+	int acquired, ran;
+	struct conn *conn; /* kept; NULL once given back */
+	uint64_t waited_us;
+};
+
+static void *borrow_once(void *arg)
+{
+	struct borrower *b = arg;
+	uint64_t begun = clock_us();
+	b->acquired = pool_acquire(pool, b->verify, &b->conn);
+	b->waited_us = clock_us() - begun;
+	if (b->acquired == 0 && b->text) {
+		b->ran = run(b->conn, b->text, 30000);
+		pool_release(pool, &b->conn);
+	}
+	return NULL;
+}
+
+static void begin(struct borrower *b)
+{
+	ck_assert_int_eq(pthread_create(&b->thread, NULL, borrow_once, b), 0);
+}
+
+static void join(struct borrower *b)
+{
+	pthread_join(b->thread, NULL);
+}
+
+/* ---- borrowing ----------------------------------------------------------------------- */
+
+START_TEST(keeps_min_and_grows_to_max)
+{
+	struct pool_options o = options(2, 4, 200);
+	struct conn *c[4];
+	start(&o);
+	WAIT_UNTIL(stats().idle == 2);
+	ck_assert(pool_is_up(pool));
+	for (size_t i = 0; i < ELEMENTSOF(c); i++)
+		c[i] = borrow();
+	ck_assert_uint_eq(stats().busy, 4);
+
+	struct borrower late = {0};
+	begin(&late);
+	join(&late);
+	ck_assert_int_eq(late.acquired, -ETIMEDOUT);
+	ck_assert_uint_ge(late.waited_us, 200000);
+	ck_assert_uint_eq(atomic_load(&stub->sessions), 4);
+
+	for (size_t i = 0; i < ELEMENTSOF(c); i++)
+		give_back(c[i]);
+	ck_assert_uint_eq(stats().idle, 4);
+}
+END_TEST
+
+START_TEST(serves_in_the_order_of_coming)
+{
+	struct pool_options o = options(1, 1, 10000);
+	struct borrower b[3] = {{0}};
+	start(&o);
+	struct conn *c = borrow();
+	for (unsigned i = 0; i < ELEMENTSOF(b); i++) {
+		begin(&b[i]);
+		WAIT_UNTIL(stats().waiting == i + 1);
+	}
+	for (unsigned i = 0; i < ELEMENTSOF(b); i++) {
+		give_back(c);
+		join(&b[i]);
+		ck_assert_int_eq(b[i].acquired, 0);
+		ck_assert_uint_eq(stats().waiting, ELEMENTSOF(b) - 1 - i);
+		c = b[i].conn;
+	}
+	give_back(c);
+	ck_assert_uint_eq(atomic_load(&stub->sessions), 1);
+}
+END_TEST
+
+static void *borrow_often(void *arg)
+{
+	size_t *turns = arg;
+	for (size_t i = 0; i < 100; i++) {
+		struct conn *c = NULL;
+		int r = pool_acquire(pool, i % 2, &c);
+		if (r == -ETIMEDOUT)
+			continue;
+		ck_assert_int_eq(r, 0);
+		ck_assert_int_eq(run(c, i % 3 ? "one" : "none", 10000), 0);
+		pool_release(pool, &c);
+		++*turns;
+	}
+	return NULL;
+}
+
+START_TEST(many_threads_share_a_few)
+{
+	struct pool_options o = options(0, 3, 10000);
+	pthread_t thread[8];
+	size_t turns[8] = {0};
+	start(&o);
+	for (size_t i = 0; i < ELEMENTSOF(thread); i++)
+		ck_assert_int_eq(pthread_create(&thread[i], NULL, borrow_often, &turns[i]), 0);
+	for (size_t i = 0; i < ELEMENTSOF(thread); i++)
+		pthread_join(thread[i], NULL);
+	for (size_t i = 0; i < ELEMENTSOF(thread); i++)
+		ck_assert_uint_eq(turns[i], 100);
+	ck_assert_uint_le(atomic_load(&stub->sessions), 3);
+	ck_assert_uint_eq(stats().busy, 0);
+	ck_assert_uint_eq(stats().lost, 0);
+}
+END_TEST
+
+START_TEST(is_configured_while_threads_borrow)
+{
+	struct pool_options o = options(0, 8, 10000);
+	pthread_t thread[4];
+	size_t turns[4] = {0};
+	start(&o);
+	for (size_t i = 0; i < ELEMENTSOF(thread); i++)
+		ck_assert_int_eq(pthread_create(&thread[i], NULL, borrow_often, &turns[i]), 0);
+	for (unsigned i = 0; i < 50; i++) {
+		struct pool_options other = options(i % 3, 1 + (i + 2) % 4, 10000);
+		other.prepare = i % 10 != 0;
+		other.max_lifetime_ms = i % 2 ? 1000 : 0;
+		pool_configure(pool, &other);
+		pool_limit_prepared(pool, 1 + i % 4);
+		poll(NULL, 0, 1);
+	}
+	for (size_t i = 0; i < ELEMENTSOF(thread); i++)
+		pthread_join(thread[i], NULL);
+	for (size_t i = 0; i < ELEMENTSOF(thread); i++)
+		ck_assert_uint_eq(turns[i], 100);
+	struct pool_options last = options(2, 2, 10000);
+	pool_configure(pool, &last);
+	WAIT_UNTIL(stats().idle == 2 && stats().connecting == 0 && stats().draining == 0);
+}
+END_TEST
+
+START_TEST(closes_what_is_past_the_new_max)
+{
+	struct pool_options o = options(0, 4, 10000);
+	struct conn *c[4];
+	start(&o);
+	for (size_t i = 0; i < ELEMENTSOF(c); i++)
+		c[i] = borrow();
+	o.max = 1;
+	pool_configure(pool, &o);
+	ck_assert_uint_eq(stats().busy, 4);
+	for (size_t i = 0; i < ELEMENTSOF(c); i++)
+		give_back(c[i]);
+	WAIT_UNTIL(stats().idle == 1 && atomic_load(&stub->open) == 1);
+	ck_assert_uint_eq(stats().lost, 0);
+}
+END_TEST
+
+START_TEST(replaces_a_session_that_holds_too_many_statements)
+{
+	struct pool_options o = options(1, 1, 10000);
+	start(&o);
+	pool_limit_prepared(pool, 2);
+	const char *const texts[] = {"one", "none", "\"three\""};
+	for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
+		struct conn *c = borrow();
+		ck_assert_uint_eq(atomic_load(&stub->sessions), 1);
+		ck_assert_int_eq(run(c, texts[i], 10000), 0);
+		give_back(c);
+	}
+	WAIT_UNTIL(stats().idle == 1);
+	ck_assert_uint_eq(atomic_load(&stub->sessions), 2);
+}
+END_TEST
+
+START_TEST(ends_lifetimes)
+{
+	struct pool_options o = options(1, 1, 10000);
+	o.max_lifetime_ms = 1;
+	start(&o);
+	WAIT_UNTIL(stats().connects >= 3);
+	struct conn *c = borrow();
+	ck_assert_int_eq(run(c, "one", 10000), 0);
+	give_back(c);
+}
+END_TEST
+
+/* ---- the database is away ------------------------------------------------------------ */
+
+START_TEST(refuses_at_once_when_the_database_is_down)
+{
+	_cleanup_free_ char *url = refused_url();
+	struct pool_options o = options(1, 4, 10000);
+	o.url = url;
+	log_set_level(LOG_LEVEL_ERROR);
+	start(&o);
+	/* Known to be down within a second, although they would wait for ten. */
+	struct borrower b[8] = {{0}};
+	for (size_t i = 0; i < ELEMENTSOF(b); i++)
+		begin(&b[i]);
+	for (size_t i = 0; i < ELEMENTSOF(b); i++) {
+		join(&b[i]);
+		ck_assert_int_eq(b[i].acquired, -ENOTCONN);
+		ck_assert_uint_lt(b[i].waited_us, SECOND_US);
+	}
+	ck_assert(!pool_is_up(pool));
+	ck_assert_uint_ge(stats().failures, 1);
+	ck_assert_uint_eq(stats().connects, 0);
+}
+END_TEST
+
+START_TEST(waits_no_longer_than_told_for_a_silent_database)
+{
+	struct pool_options o = options(1, 2, 100);
+	atomic_store(&stub->silent, true);
+	start(&o);
+	struct borrower b[4] = {{0}};
+	for (size_t i = 0; i < ELEMENTSOF(b); i++)
+		begin(&b[i]);
+	for (size_t i = 0; i < ELEMENTSOF(b); i++) {
+		join(&b[i]);
+		ck_assert_int_eq(b[i].acquired, -ETIMEDOUT);
+		ck_assert_uint_ge(b[i].waited_us, 100000);
+		ck_assert_uint_lt(b[i].waited_us, 3 * SECOND_US);
+	}
+	ck_assert_uint_eq(stats().waiting, 0);
+}
+END_TEST
+
+START_TEST(heals_when_the_database_is_back)
+{
+	struct pool_options o = options(2, 4, 10000);
+	unsigned port = stub->port;
+	start(&o);
+	WAIT_UNTIL(stats().idle == 2);
+	stub_stop(&stub);
+	WAIT_UNTIL(!pool_is_up(pool));
+	struct conn *c = NULL;
+	ck_assert_int_eq(pool_acquire(pool, false, &c), -ENOTCONN);
+	ck_assert_uint_eq(stats().lost, 2);
+
+	stub = stub_start(port);
+	uint64_t begun = clock_us();
+	WAIT_UNTIL(pool_is_up(pool));
+	ck_assert_uint_lt(clock_us() - begun, 2 * SECOND_US);
+	WAIT_UNTIL(stats().idle == 2);
+	c = borrow();
+	ck_assert_int_eq(run(c, "one", 10000), 0);
+	give_back(c);
+}
+END_TEST
+
+START_TEST(passes_over_connections_that_died_while_idle)
+{
+	struct pool_options o = options(3, 3, 10000);
+	struct conn *c[3];
+	start(&o);
+	for (size_t i = 0; i < ELEMENTSOF(c); i++)
+		c[i] = borrow();
+	for (size_t i = 0; i < ELEMENTSOF(c); i++)
+		give_back(c[i]);
+	pthread_mutex_lock(&stub->lock);
+	for (size_t i = 0; i < 3; i++)
+		shutdown(stub->session[i]->fd, SHUT_RDWR);
+	pthread_mutex_unlock(&stub->lock);
+
+	struct conn *good = NULL;
+	ck_assert_int_eq(pool_acquire(pool, true, &good), 0);
+	ck_assert_int_eq(run(good, "one", 10000), 0);
+	give_back(good);
+}
+END_TEST
+
+START_TEST(closes_a_connection_that_died_in_use)
+{
+	struct pool_options o = options(1, 1, 10000);
+	start(&o);
+	struct conn *c = borrow();
+	ck_assert_int_eq(run(c, "die", 10000), -ECONNRESET);
+	give_back(c);
+	ck_assert_uint_eq(stats().lost, 1);
+	c = borrow();
+	ck_assert_int_eq(run(c, "one", 10000), 0);
+	give_back(c);
+	ck_assert_uint_eq(atomic_load(&stub->sessions), 2);
+}
+END_TEST
+
+/* ---- cancelled ----------------------------------------------------------------------- */
+
+START_TEST(a_statement_past_its_deadline_is_cancelled_and_drained)
+{
+	struct pool_options o = options(1, 1, 10000);
+	start(&o);
+	for (unsigned i = 1; i <= 5; i++) {
+		struct conn *c = borrow();
+		uint64_t begun = clock_us();
+		ck_assert_int_eq(run(c, "hang", 20), -ETIMEDOUT);
+		ck_assert_uint_ge(clock_us() - begun, 20000);
+		ck_assert_int_eq(conn_condition(c), CONN_DIRTY);
+		give_back(c);
+		/* The next borrower gets it clean, with nothing of the last one in it. */
+		c = borrow();
+		ck_assert_int_eq(conn_condition(c), CONN_CLEAN);
+		ck_assert_int_eq(run(c, "one", 10000), 0);
+		give_back(c);
+		ck_assert_uint_eq(atomic_load(&stub->cancels), i);
+		ck_assert_uint_eq(stats().cancels, i);
+	}
+	ck_assert_uint_eq(atomic_load(&stub->sessions), 1);
+}
+END_TEST
+
+/* ---- the end ------------------------------------------------------------------------- */
+
+START_TEST(stop_refuses_those_who_wait)
+{
+	struct pool_options o = options(1, 1, 60000);
+	struct borrower b[4] = {{0}};
+	start(&o);
+	struct conn *c = borrow();
+	for (size_t i = 0; i < ELEMENTSOF(b); i++)
+		begin(&b[i]);
+	WAIT_UNTIL(stats().waiting == ELEMENTSOF(b));
+	pool_stop(pool);
+	for (size_t i = 0; i < ELEMENTSOF(b); i++) {
+		join(&b[i]);
+		ck_assert_int_eq(b[i].acquired, -ESHUTDOWN);
+	}
+	struct conn *none = NULL;
+	ck_assert_int_eq(pool_acquire(pool, false, &none), -ESHUTDOWN);
+	ck_assert_ptr_null(none);
+	give_back(c); /* late, but before pool_free */
+}
+END_TEST
+
+START_TEST(interrupt_ends_what_runs_and_what_waits)
+{
+	struct pool_options o = options(0, 2, 60000);
+	struct borrower b[4] = {
+	    {.text = "hang"}, {.text = "hang"}, {.text = "hang"}, {.text = "hang"}};
+	start(&o);
+	for (size_t i = 0; i < ELEMENTSOF(b); i++)
+		begin(&b[i]);
+	WAIT_UNTIL(stats().busy == 2 && stats().waiting == 2 && atomic_load(&stub->executed) == 2);
+	pool_interrupt(pool);
+	unsigned cancelled = 0, refused = 0;
+	for (size_t i = 0; i < ELEMENTSOF(b); i++) {
+		join(&b[i]);
+		cancelled += b[i].acquired == 0 && b[i].ran == -ECANCELED;
+		refused += b[i].acquired == -ESHUTDOWN;
+	}
+	ck_assert_uint_eq(cancelled, 2);
+	ck_assert_uint_eq(refused, 2);
+	/* Their statements are ended in the server as well. */
+	WAIT_UNTIL(atomic_load(&stub->cancels) == 2);
+}
+END_TEST
+
+START_TEST(stop_without_a_start_and_with_nothing_borrowed)
+{
+	struct pool_options o = options(2, 4, 1000);
+	pool = pool_new(&o);
+	pool_stop(pool);
+	pool_free(&pool);
+	start(&o);
+	pool_stop(pool);
+	pool_free(&pool);
+	pool_free(&pool);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("pool");
+	TCase *c = tcase_create("pool");
+	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_set_timeout(c, 60);
+	tcase_add_test(c, keeps_min_and_grows_to_max);
+	tcase_add_test(c, serves_in_the_order_of_coming);
+	tcase_add_test(c, many_threads_share_a_few);
+	tcase_add_test(c, is_configured_while_threads_borrow);
+	tcase_add_test(c, closes_what_is_past_the_new_max);
+	tcase_add_test(c, replaces_a_session_that_holds_too_many_statements);
+	tcase_add_test(c, ends_lifetimes);
+	tcase_add_test(c, refuses_at_once_when_the_database_is_down);
+	tcase_add_test(c, waits_no_longer_than_told_for_a_silent_database);
+	tcase_add_test(c, heals_when_the_database_is_back);
+	tcase_add_test(c, passes_over_connections_that_died_while_idle);
+	tcase_add_test(c, closes_a_connection_that_died_in_use);
+	tcase_add_test(c, a_statement_past_its_deadline_is_cancelled_and_drained);
+	tcase_add_test(c, stop_refuses_those_who_wait);
+	tcase_add_test(c, interrupt_ends_what_runs_and_what_waits);
+	tcase_add_test(c, stop_without_a_start_and_with_nothing_borrowed);
+	suite_add_tcase(s, c);
+	conn_global_init();
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
