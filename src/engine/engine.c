@@ -290,8 +290,6 @@ static int start_missing(struct engine *e)
 {
 	for (unsigned i = 0; i < e->options.threads; i++) {
 		struct worker *w = &e->worker[i];
-		w->engine = e;
-		w->index = i;
 		if (w->started && !has_exited(w))
 			continue;
 		if (w->started)
@@ -321,6 +319,8 @@ struct engine *engine_new(const struct engine_options *o, struct pool *pool)
 	pthread_cond_init(&e->idle, &attr);
 	pthread_condattr_destroy(&attr);
 	TAILQ_INIT(&e->queue);
+	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++)
+		e->worker[i] = (struct worker){.engine = e, .index = i};
 	return e;
 }
 
