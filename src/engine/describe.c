@@ -64,8 +64,8 @@ static void check_columns(struct endpoint *e, const struct pg_result *result, st
 }
 
 /* Planning asks for the rights that running would, and shows what kind of statement it is. */
-static void check_plan(const struct endpoint *e, const struct pg_result *result,
-                       struct errors *errs)
+static void check_plan(const struct endpoint *e, const struct pg_result *columns,
+                       const struct pg_result *result, struct errors *errs)
 {
 	const PGresult *r = (const PGresult *)result;
 	if (*conn_sqlstate(result)) {
@@ -77,6 +77,11 @@ static void check_plan(const struct endpoint *e, const struct pg_result *result,
 	                                strstr(plan, "\"Node Type\": \"LockRows\"")))
 		errors_add(errs, e->file, e->sql_line,
 		           "a GET must not change or lock rows: it may be repeated and cached");
+	else if (e->method == METHOD_GET && PQnfields((const PGresult *)columns) == 0 &&
+	         e->returns == RETURNS_NONE)
+		errors_add(errs, e->file, e->sql_line,
+		           "a GET must read: this statement returns no columns, so it would change "
+		           "something");
 }
 
 static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, struct errors *errs)
@@ -92,7 +97,7 @@ static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, st
 	check_columns(e, columns, errs);
 	r = conn_explain(c, &e->stmt, deadline_us, &plan);
 	if (r == 0)
-		check_plan(e, plan, errs);
+		check_plan(e, columns, plan, errs);
 	return r;
 }
 
