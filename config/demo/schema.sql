@@ -341,8 +341,8 @@ CREATE INDEX audit_logs_by_resource ON audit_logs (resource, "resourceId");
 --
 -- keep_totals(), a statement-level trigger on the counted tables, adds what a statement changed. To
 -- read a total, always sum: several rows may stand for one key. A writer adds to a row that no other
--- transaction holds, and starts a new row when all are held, so writers never wait for each other,
--- cannot deadlock here, and a key gets no more rows than it once had writers at the same time.
+-- transaction holds, and starts a new row when all are held, so writers never wait for each other
+-- and cannot deadlock here; a key's rows grow with the writers it has at once, not with what they write.
 -- refill_totals() computes them all afresh (after a load with the triggers off).
 -- ---------------------------------------------------------------------------------------------
 
