@@ -240,6 +240,16 @@ static int start_threads(struct server *s, struct errors *errs)
 	return r < 0 ? r : http_start(s->http, errs);
 }
 
+/* The endpoints were checked on a connection of their own, when the pool may still have been
+ * waiting to try again: ready is who can answer. */
+static void await_pool(struct server *s)
+{
+	uint64_t until_ms = clock_ms() + RETRY_MS;
+	pool_hurry(s->pool);
+	while (!pool_is_up(s->pool) && clock_ms() < until_ms)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 /* Has PostgreSQL check the endpoints, waiting for it as long as it takes. 0: served from now on; 1:
  * told to stop; -EINVAL: an endpoint is wrong. */
 static int bring_up(struct server *s, struct catalog *catalog)
@@ -249,6 +259,7 @@ static int bring_up(struct server *s, struct catalog *catalog)
 		int r = describe(s, s->config, catalog, errs);
 		if (r == 0) {
 			publish(s, catalog);
+			await_pool(s);
 			http_set_phase(s->http, HTTP_READY);
 			return 0;
 		}

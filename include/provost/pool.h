@@ -60,6 +60,8 @@ void pool_release(struct pool *p, struct conn **c);
 
 /* False from the moment the last connection is gone and a new one failed, until one succeeds. */
 bool pool_is_up(struct pool *p);
+/* The database was seen elsewhere: what waits to try again tries at once. Any thread. */
+void pool_hurry(struct pool *p);
 
 struct pool_stats {
 	unsigned min, max, idle, busy, connecting, draining;

@@ -317,9 +317,17 @@ void pool_free(struct pool **pp)
 bool pool_is_up(struct pool *p)
 {
 	pthread_mutex_lock(&p->lock);
-	bool up = !p->down && pool_alive_locked(p) > 0;
+	bool up = !p->down;
 	pthread_mutex_unlock(&p->lock);
 	return up;
+}
+
+void pool_hurry(struct pool *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->attempt_us = 0;
+	pthread_mutex_unlock(&p->lock);
+	pool_wake(p);
 }
 
 void pool_stats(struct pool *p, struct pool_stats *ret)

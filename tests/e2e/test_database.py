@@ -214,9 +214,18 @@ def test_absent_at_the_start(cluster, empty_database):
             answer = server.get("/readyz")
             assert answer.status == 503 and answer.json()["status"] == "starting"
             cluster.start()
-            wait_until(lambda: server.get("/readyz").status == 200, 2, "ready by itself")
-            assert server.get("/api/one").status == 200
+            wait_until(lambda: server.get("/readyz").status == 200, 2, "ready by itself", interval=0.001)
+            assert server.get("/api/one").status == 200, "ready is who can answer"
             assert server.log().count("waiting for the database") == 1
+
+
+def test_pool_of_none(cluster, empty_database):
+    """Without a connection to keep, having none is not a loss."""
+    with Server(cluster, empty_database, ENDPOINTS, {"database": {"pool_min": 0}}) as server:
+        assert server.get("/readyz").json()["database"] == "up"
+        assert not sessions(cluster, empty_database)
+        assert server.get("/api/one").status == 200
+        assert len(sessions(cluster, empty_database)) == 1
 
 
 def test_wrong_password(cluster, empty_database):
