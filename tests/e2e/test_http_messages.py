@@ -1,4 +1,10 @@
 """Requests to the letter of RFC 9112: which are answered, which are refused, and that none hides a second one."""
+import concurrent.futures
+import contextlib
+import random
+import select
+import socket
+
 import pytest
 
 from harness import Closed, Server, patience, wait_until
@@ -522,3 +528,78 @@ def test_head_keeps_the_connection(server):
         connection.send(b"HEAD /api/hello HTTP/1.1\r\n" + HOST + b"\r\n" + get())
         assert connection.response(head=True).status == 200
         assert connection.response().json() == {"hello": "world"}
+
+
+# ---- anything ------------------------------------------------------------------------------------
+
+PIECES = [b"\0", b"\r", b"\n", b"\r\n", b" ", b":", b"\t", b"\xff", b"%", b"%00", b"/", b"?", b"#", b"0", b"-", b"Host: a\r\n",
+          b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"HTTP/1.1", b"\r\n\r\n", b"x" * 300]
+
+
+def mutate(random, data):
+    for _ in range(random.randint(1, 4)):
+        at = random.randrange(len(data))
+        end = at + random.choice([0, 0, 1, 2, 10])
+        data = data[:at] + random.choice([*PIECES, b"", data[at:at + 20]]) + data[end:]
+    return data
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_requests_get_an_answer_or_none(server, seed):
+    generator = random.Random(seed)
+    good = [get(b"/api/items/a%2Fb?x=1&y=2", b"Accept: */*\r\nX-Request-Id: abc\r\n"), get(headers=b"Content-Length: 5\r\n") + b"hello",
+            get(headers=CHUNKED) + b"5\r\nhello\r\n0\r\n\r\n", b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n"]
+    for _ in range(75):
+        data = mutate(generator, generator.choice(good))
+        with server.connect(5) as connection, contextlib.suppress(ConnectionError):
+            connection.send(data)
+            ended = False
+            while True:
+                # Where the request is not whole the server waits for the rest, until it learns that there is none.
+                if not ended and not connection.buffer and not select.select([connection.socket], [], [], 0.02)[0]:
+                    connection.socket.shutdown(socket.SHUT_WR)
+                    ended = True
+                try:
+                    status = connection.response().status
+                except TimeoutError:
+                    pytest.fail(f"neither an answer nor the end: {data!r}")
+                assert status in (100, 200, 204, 400, 403, 404, 405, 413, 414, 431, 505), (status, data)
+    assert server.get("/api/hello").json() == {"hello": "world"}
+
+
+# ---- many at once --------------------------------------------------------------------------------
+
+@pytest.mark.threads
+def test_many_clients_with_requests_of_all_kinds(server):
+    """Each client's answers are its own and in order, whatever the others do."""
+    requests = [
+        (lambda i: get(f"/api/items/{i}".encode()), 200), (lambda i: get(b"/api/nope"), 404), (lambda i: get(b"/"), 200),
+        (lambda i: get(b"/api/items/%ff"), 400), (lambda i: get(headers=b"Content-Length: 5\r\n") + b"hello", 200),
+        (lambda i: b"POST /api/hello HTTP/1.1\r\n" + HOST + b"\r\n", 405), (lambda i: get(b"/readyz"), 200),
+    ]
+
+    def client(number):
+        for round_ in range(3):
+            with server.connect(30) as connection:
+                for start in range(0, 30, 3):
+                    batch = [number * 1000 + round_ * 100 + start + i for i in range(3)]
+                    connection.send(b"".join(requests[i % len(requests)][0](i) for i in batch))
+                    for i in batch:
+                        check(connection.response(), i)
+                if number % 2:
+                    connection.send(get(headers=HOST))
+                    assert connection.response().status == 400 and connection.closed()
+        return number
+
+    def check(answer, i):
+        kind = i % len(requests)
+        assert answer.status == requests[kind][1], answer
+        if kind == 0:
+            assert answer.json() == {"id": str(i)}
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(client, number) for number in range(1, 9)]
+        position = len(server.log())
+        server.reload()
+        server.wait_log("reload: applied", since=position)
+        assert [f.result() for f in running] == list(range(1, 9))
