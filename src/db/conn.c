@@ -17,6 +17,7 @@ static const char *const DEFAULTS[][2] = {
 /* In the startup packet, so that they cost no round trip; a transaction pooler would refuse them.
  */
 static const char SESSION_OPTIONS[] = "-c default_transaction_read_only=on"
+                                      " -c plan_cache_mode=force_generic_plan"
                                       " -c client_connection_check_interval=1000";
 
 void conn_global_init(void)

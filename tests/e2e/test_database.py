@@ -430,13 +430,27 @@ def test_prepared_statements_gone(cluster, empty_database, command):
         assert pid(server) == before
 
 
-def test_wrong_session_settings_do_not_stick(cluster, empty_database):
-    """What a function sets for its session does not turn later reads into writes or move their clock."""
-    with Server(cluster, empty_database, {**ENDPOINTS,
-                "show.sql": "-- @route GET /api/show\n-- @cache off\n"
-                            "SELECT json_build_object('zone', current_setting('TimeZone'),"
-                            " 'read_only', current_setting('transaction_read_only'))"}) as server:
-        assert server.get("/api/show").json() == {"zone": "UTC", "read_only": "on"}
+SESSION = {**ENDPOINTS, "show.sql": """-- @route GET /api/show
+-- @cache off
+SELECT json_build_object('zone', current_setting('TimeZone'), 'read_only', current_setting('transaction_read_only'),
+                         'planned_anew', (SELECT sum(custom_plans) FROM pg_prepared_statements))"""}
+
+
+def test_sessions(cluster, empty_database):
+    """In UTC, read-only, and planning each statement once; what the operator's URL says goes before."""
+    config = {"database": {"pool_min": 1, "pool_max": 1}}
+    with Server(cluster, empty_database, SESSION, config) as server:
+        for n in range(10):
+            assert server.get(one(n)).status == 200
+        assert server.get("/api/show").json() == {"zone": "UTC", "read_only": "on", "planned_anew": 0}
+    server = Server(cluster, empty_database, SESSION, config)
+    url = cluster.app_dsn(empty_database) + "&options=-c%20plan_cache_mode%3Dforce_custom_plan"
+    server.write_config({"database": {"url": url}})
+    with server:
+        for n in range(10):
+            assert server.get(one(n)).status == 200
+        shown = server.get("/api/show").json()
+        assert shown["planned_anew"] >= 10 and shown["read_only"] == "on"
 
 
 # ---- cancelled -----------------------------------------------------------------------------------
