@@ -141,6 +141,7 @@ def test_running_statements_when_it_is_stopped(cluster, empty_database):
             wait_until(lambda: len(running(cluster, empty_database)) == 3, what="three statements run")
             with stopped(cluster):
                 load.wait(3, 503, seconds=2)
+                load.end()
         assert load.statuses() == {503}
         heals(server)
 
