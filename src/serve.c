@@ -288,7 +288,7 @@ static bool wait_for_requests(struct server *s, uint64_t until_ms)
 	size_t requests, connections;
 	unsigned quiet = 0;
 	while (clock_ms() < until_ms) {
-		http_load(s->http, &requests, &connections);
+		http_load(s->http, clock_ms(), &requests, &connections);
 		/* Once is not enough: a request may be on its way to its first line. */
 		quiet = requests ? 0 : quiet + 1;
 		if (!connections || quiet >= 5)

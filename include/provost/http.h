@@ -58,8 +58,9 @@ void http_sweep(struct http *h, uint64_t now_ms);
 /* Stops accepting without losing a connection the kernel has already accepted. */
 void http_quiesce(struct http *h);
 
-/* Requests begun and not completed, and open connections. */
-void http_load(struct http *h, size_t *ret_requests, size_t *ret_connections);
+/* Requests begun and not completed, also those that a connection of half a second or less has yet
+ * to send, and open connections. */
+void http_load(struct http *h, uint64_t now_ms, size_t *ret_requests, size_t *ret_connections);
 
 /* Stops the daemon. No job of ours may be left in the engine. */
 void http_stop(struct http *h);

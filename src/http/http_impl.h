@@ -53,6 +53,7 @@ struct head {
 };
 
 enum step {
+	STEP_NEW,     /* accepted; no request yet */
 	STEP_IDLE,    /* between requests */
 	STEP_HEAD,    /* the request line has come */
 	STEP_BODY,    /* the head has been checked */
@@ -88,8 +89,9 @@ struct client {
 	unsigned magic;
 #define CLIENT_MAGIC 0xC11E47A1u
 	struct http *http;
-	int fd;                  /* the connection's own descriptor; valid while on the list */
-	bool refused;            /* beyond max_connections */
+	int fd;       /* the connection's own descriptor; valid while on the list */
+	bool refused; /* beyond max_connections */
+	uint64_t accepted_ms;
 	LIST_ENTRY(client) link; /* http->lock */
 
 	atomic_int step; /* written by the http thread, read by anyone */

@@ -12,6 +12,7 @@
 enum {
 	RESERVE = 64,                 /* connections beyond max_connections, to be told 503 */
 	CONNECTION_MEMORY = 64 << 10, /* of libmicrohttpd, for one request's head and an answer's */
+	FIRST_REQUEST_MS = 500, /* how long a stop waits for the first request of a connection */
 };
 
 /* ---- options
@@ -56,8 +57,9 @@ static void client_open(struct http *h, struct MHD_Connection *connection, void 
 	c->magic = CLIENT_MAGIC;
 	c->http = h;
 	c->fd = info->connect_fd;
-	atomic_init(&c->step, STEP_IDLE);
-	atomic_init(&c->deadline_ms, clock_ms() + http_live(h)->header_timeout_ms);
+	c->accepted_ms = clock_ms();
+	atomic_init(&c->step, STEP_NEW);
+	atomic_init(&c->deadline_ms, c->accepted_ms + http_live(h)->header_timeout_ms);
 	pthread_mutex_lock(&h->lock);
 	LIST_INSERT_HEAD(&h->clients, c, link);
 	c->refused = ++h->count > h->max_connections;
@@ -132,13 +134,22 @@ void http_sweep(struct http *h, uint64_t now_ms)
 	pthread_mutex_unlock(&h->lock);
 }
 
-void http_load(struct http *h, size_t *ret_requests, size_t *ret_connections)
+/* Who was let in a moment ago has a request on its way. */
+static bool is_busy(const struct client *c, uint64_t now_ms)
+{
+	int step = atomic_load_explicit(&c->step, memory_order_relaxed);
+	if (step == STEP_NEW)
+		return now_ms < c->accepted_ms + FIRST_REQUEST_MS;
+	return step != STEP_IDLE;
+}
+
+void http_load(struct http *h, uint64_t now_ms, size_t *ret_requests, size_t *ret_connections)
 {
 	struct client *c;
 	size_t n = 0;
 	pthread_mutex_lock(&h->lock);
 	LIST_FOREACH (c, &h->clients, link)
-		n += atomic_load_explicit(&c->step, memory_order_relaxed) != STEP_IDLE;
+		n += is_busy(c, now_ms);
 	*ret_requests = n;
 	*ret_connections = h->count;
 	pthread_mutex_unlock(&h->lock);

@@ -107,6 +107,19 @@ def test_pipelined_and_queued_requests_are_answered(cluster, empty_database):
         assert sum(a.header("Connection") == "close" for a in answers) >= 6
 
 
+def test_request_that_is_slow_to_start(cluster, empty_database):
+    """A connection that was accepted may still be about to send its first request."""
+    with Server(cluster, empty_database, ENDPOINTS) as server:
+        with Connection(server.port) as late:
+            wait_until(lambda: descriptors_of_clients(server) >= 1, what="the connection")
+            server.signal(signal.SIGTERM)
+            stopping = time.monotonic()
+            wait_until(lambda: time.monotonic() - stopping > 0.25, what="a client that takes its time")
+            answer = ask(late, server, "/api/one")
+            assert answer.status == 200 and answer.header("Connection") == "close", answer
+        assert server.wait_exit(5) == 0
+
+
 def descriptors_of_clients(server):
     """Established connections to the server's port, from the kernel's table."""
     port = f":{server.port:04X}"
