@@ -38,6 +38,14 @@ static struct json_object *parameter(const struct param *p)
 	return o;
 }
 
+static struct json_object *roles(const struct endpoint *e)
+{
+	struct json_object *a = texts(&e->roles);
+	if (e->is_public)
+		json_object_array_add(a, json_object_new_string("public"));
+	return a;
+}
+
 static struct json_object *endpoint(const struct endpoint *e)
 {
 	struct json_object *o = json_object_new_object();
@@ -46,7 +54,7 @@ static struct json_object *endpoint(const struct endpoint *e)
 	put(o, "method", method_name(e->method));
 	put(o, "path", e->route);
 	put(o, "description", e->description);
-	json_object_object_add(o, "roles", texts(&e->roles));
+	json_object_object_add(o, "roles", roles(e));
 	for (size_t i = 0; i < e->params; i++)
 		json_object_array_add(parameters, parameter(&e->param[i]));
 	json_object_object_add(o, "parameters", parameters);

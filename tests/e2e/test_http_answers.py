@@ -176,6 +176,7 @@ def test_index(server):
     assert by_name["greetings/hello"] == {
         "name": "greetings/hello", "method": "GET", "path": "/api/hello", "description": "A greeting\nin two lines.",
         "roles": ["admin"], "parameters": []}
+    assert by_name["open"]["roles"] == ["public"]
     assert by_name["greetings/item"]["roles"] == ["staff", "Admin"]
     assert by_name["greetings/item"]["parameters"] == [
         {"name": "id", "in": "path", "type": "text", "required": True, "max": "36"},
