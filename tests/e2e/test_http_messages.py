@@ -279,6 +279,7 @@ TAKEN = {
     "a body that looks like a request": get(headers=b"Content-Length: %d\r\n" % len(SMUGGLED)) + SMUGGLED,
     "a body of max_body bytes": get(headers=b"Content-Length: 1000\r\n") + b"x" * 1000,
     "Expect of something else": get(headers=b"Expect: a-miracle\r\n"),
+    "an upgrade that is not offered": get(headers=b"Connection: upgrade\r\nUpgrade: h2c\r\n"),
     "Connection keep-alive": get(headers=b"Connection: keep-alive\r\n"),
 }
 
@@ -375,6 +376,25 @@ def test_head_beyond_all_memory(server, header):
     assert closed and [a.status for a in answers] in ([], [431], [413])
 
 
+@pytest.mark.parametrize("size", [100, 5000, 20_000, 32_000, 33_000, 40_000, 50_000])
+def test_large_heads_in_pieces(server, size):
+    request = get(headers=b"X-A: " + b"x" * size + b"\r\nX-B: c\r\nContent-Length: 2\r\n") + b"hi"
+    with server.connect() as connection:
+        for _ in range(2):
+            for start in range(0, len(request), 3000):
+                connection.send(request[start:start + 3000])
+                select.select([connection.socket], [], [], 0.001)
+            assert connection.response().status == 200
+
+
+def test_many_fields(server):
+    fields = b"".join(b"X-%d: %d\r\n" % (i, i) for i in range(300))
+    with server.connect() as connection:
+        for _ in range(2):
+            connection.send(get(headers=fields))
+            assert connection.response().status == 200
+
+
 def test_body_beyond_max_body_by_length(server):
     answers, closed = answers_until_close(server, get(headers=b"Content-Length: 1001\r\n"))
     assert [a.status for a in answers] == [413] and closed
@@ -427,6 +447,12 @@ def test_what_is_pipelined_behind_connection_close_is_never_answered(server):
     answers, closed = answers_until_close(server, get(headers=b"Connection: close\r\n") + SMUGGLED)
     assert [a.status for a in answers] == [200] and closed
     assert answers[0].header("Connection").lower() == "close"
+
+
+@pytest.mark.parametrize("value", [b"close", b"Close", b"x, close", b"close, x", b"keep-alive, close", b" close "])
+def test_connection_close(server, value):
+    answers, closed = answers_until_close(server, get(headers=b"Connection: " + value + b"\r\n") + SMUGGLED)
+    assert [a.status for a in answers] == [200] and closed
 
 
 def test_a_thousand_requests_on_a_connection(server):
