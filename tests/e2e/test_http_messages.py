@@ -268,6 +268,7 @@ TAKEN = {
     "a value beyond ASCII": get(headers=b"X-A: \xc3\xa4\xff\r\n"),
     "a tab inside a value": get(headers=b"X-A: a\tb\r\n"),
     "a repeated field of ours": get(headers=b"X-A: a\r\nX-A: b\r\n"),
+    "names that only begin like a proxy's": get(headers=b"X: 1\r\nX-F: 1\r\nForward: 1\r\n"),
     "odd but allowed names": get(headers=b"!#$%&'*+-.^_`|~09az: x\r\n"),
     "an empty query": get(b"/api/hello?"),
     "absolute-form": get(b"http://localhost/api/hello"),
