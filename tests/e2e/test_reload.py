@@ -152,6 +152,20 @@ def test_log_level_and_access_log(cluster, empty_database):
         wait_until(lambda: access.exists() and "route=/api/one" in access.read_text(), what="a line in the new file")
 
 
+def test_prepare(cluster, empty_database):
+    """`prepare` is live, too: sessions that are of the other kind are replaced."""
+    prepared = "-- @route GET /api/prepared\n-- @cache off\nSELECT json_build_object('n', count(*)) FROM pg_prepared_statements"
+    with Server(cluster, empty_database, {**ENDPOINTS, "prepared.sql": prepared},
+                {"database": {"pool_min": 1, "pool_max": 2}}) as server:
+        with Load(server, one, clients=2) as load:
+            for word, has in (("no", False), ("yes", True)):
+                server.write_config({"database": {"prepare": word}})
+                assert changes(reload(server)).keys() == {"database.prepare"} or word == "yes"
+                wait_until(lambda: (server.get("/api/prepared").json()["n"] > 0) == has, 3, f"prepare = {word}")
+                load.wait(10)
+        assert load.statuses() == {200}
+
+
 def test_restart_only_keys_warn(cluster, empty_database):
     """They say so and stay what they were; the rest of the file is applied."""
     with Server(cluster, empty_database, ENDPOINTS, {"http": {"threads": 2}}) as server:
