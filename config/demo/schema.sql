@@ -323,9 +323,6 @@ CREATE INDEX payments_by_status             ON payments (status, "createdAt", id
 CREATE INDEX payments_by_institution        ON payments ("institutionId", "createdAt", id);
 CREATE INDEX payments_by_institution_status ON payments ("institutionId", status, "createdAt", id);
 CREATE INDEX payments_by_enrollment         ON payments ("enrollmentId");
--- Revenue of the days at the ends of a range that are not a whole month (see payment_months).
-CREATE INDEX payments_revenue ON payments (coalesce("paidAt", "createdAt"))
-    INCLUDE ("institutionId", amount, "commissionAmount", "paidAt", "createdAt") WHERE status = 'COMPLETED';
 
 CREATE INDEX booking_by_user    ON booking ("userId");
 CREATE INDEX booking_by_student ON booking ("studentId");
@@ -392,18 +389,33 @@ CREATE TABLE payment_totals (
 );
 CREATE INDEX payment_totals_key ON payment_totals (status);
 
--- Revenue: COMPLETED payments by the month (UTC) of coalesce(paidAt, createdAt) and by institution.
--- A payment's institutionId may name no institution.
-CREATE TABLE payment_months (
+-- Revenue: COMPLETED payments by the UTC day of coalesce(paidAt, createdAt), for each institution and
+-- span: 'day', 'month' and 'year', first being the span's first day, so that a long range is a few
+-- spans; and 'total', a day of all institutions together, under the institutionId ''. A payment's
+-- institutionId may name no institution.
+CREATE TABLE revenue_sums (
     id                 bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    month              date NOT NULL,
+    span               text NOT NULL,
+    first              date NOT NULL,
     "institutionId"    text NOT NULL,
     n                  bigint NOT NULL,
     amount             numeric NOT NULL,
     "commissionAmount" numeric NOT NULL
 );
-CREATE INDEX payment_months_key ON payment_months (month, "institutionId") INCLUDE (n, amount, "commissionAmount");
-CREATE INDEX payment_months_by_institution ON payment_months ("institutionId") INCLUDE (n, amount);
+CREATE INDEX revenue_sums_key ON revenue_sums (span, first, "institutionId") INCLUDE (n, amount, "commissionAmount");
+
+-- An institution's 'courses', and the 'places' taken on them. Under '': the platform's own.
+CREATE TABLE institution_counts (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name            text NOT NULL,
+    "institutionId" text NOT NULL,
+    n               bigint NOT NULL
+);
+CREATE INDEX institution_counts_key ON institution_counts (name, "institutionId");
+
+CREATE FUNCTION takes_place(enrollment_status text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN enrollment_status IN ('ENROLLED', 'ACTIVE', 'IN_PROGRESS');
 
 -- What the course search looks at: title and description, folded to lower case once, when written.
 CREATE TABLE course_search (
@@ -499,9 +511,18 @@ BEGIN
             ('student_course_completions', 'table_counts', 'name, status',
                 '''student_course_completions''; r.status', '', '', 'name = ''student_course_completions'''),
             ('payments', 'payment_totals', 'status', 'r.status', 'amount, "commissionAmount", "institutionAmount"', '', ''),
-            ('payments', 'payment_months', 'month, "institutionId"',
-                'date_trunc(''month'', coalesce(r."paidAt", r."createdAt") AT TIME ZONE ''UTC'')::date; r."institutionId"',
-                'amount, "commissionAmount"', 'r.status = ''COMPLETED''', '')
+            ('payments', 'revenue_sums', 'span, first, "institutionId"', format(
+                'unnest(ARRAY[''total'', ''day'', ''month'', ''year'']); '
+                'unnest(ARRAY[%1$s, %1$s, date_trunc(''month'', %1$s), date_trunc(''year'', %1$s)])::date; '
+                'unnest(ARRAY['''', r."institutionId", r."institutionId", r."institutionId"])',
+                'date_trunc(''day'', coalesce(r."paidAt", r."createdAt") AT TIME ZONE ''UTC'')'),
+                'amount, "commissionAmount"', 'r.status = ''COMPLETED''', ''),
+            ('course', 'institution_counts', 'name, "institutionId"', '''courses''; coalesce(r."institutionId", '''')', '', '',
+                'name = ''courses'''),
+            -- The lock waits for one who moves the course to another institution (see keep_places).
+            ('student_course_enrollments', 'institution_counts', 'name, "institutionId"',
+                '''places''; coalesce((SELECT c."institutionId" FROM course c WHERE c.id = r."courseId" FOR KEY SHARE), '''')',
+                '', 'takes_place(r.status)', 'name = ''places''')
         ) AS v (source, total, keys, exprs, sums, cond, emptied)
     LOOP
         args := format('%L, %L, %L, %L, %L, %L', counted.total, counted.keys, counted.exprs, counted.sums,
@@ -517,13 +538,45 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The places on a course follow it to another institution, and go when it is deleted. They are looked
+-- up by course, so its enrolments have to be deleted while it is still there: before their foreign key
+-- does it. FOR UPDATE waits for open transactions that changed enrolments of the course, and keeps
+-- others out until this one has ended; what they changed is seen by the statements below, under READ
+-- COMMITTED.
+CREATE FUNCTION keep_places() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    places bigint;
+    change record;
+BEGIN
+    PERFORM FROM course WHERE id = OLD.id FOR UPDATE;
+    IF TG_OP = 'DELETE' THEN
+        DELETE FROM student_course_enrollments WHERE "courseId" = OLD.id;
+        RETURN OLD;
+    END IF;
+    SELECT sum(n) INTO places FROM course_enrollment_counts WHERE "courseId" = OLD.id AND takes_place(status);
+    FOR change IN SELECT * FROM (VALUES (OLD."institutionId", -places), (NEW."institutionId", places)) v (institution, n)
+                  WHERE places <> 0 LOOP
+        UPDATE institution_counts SET n = n + change.n
+        WHERE id = (SELECT id FROM institution_counts
+                    WHERE name = 'places' AND "institutionId" = coalesce(change.institution, '') LIMIT 1 FOR UPDATE SKIP LOCKED);
+        IF NOT FOUND THEN
+            INSERT INTO institution_counts (name, "institutionId", n) VALUES ('places', coalesce(change.institution, ''), change.n);
+        END IF;
+    END LOOP;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER keep_places_moved BEFORE UPDATE ON course
+    FOR EACH ROW WHEN (OLD."institutionId" IS DISTINCT FROM NEW."institutionId") EXECUTE FUNCTION keep_places();
+CREATE TRIGGER keep_places_deleted BEFORE DELETE ON course FOR EACH ROW EXECUTE FUNCTION keep_places();
+
 -- Every maintained table, computed afresh. Keeps writers of the counted tables out while it runs.
 CREATE FUNCTION refill_totals() RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     LOCK TABLE "user", course, coursetag, student_course_enrollments, student_course_completions, payments
         IN SHARE ROW EXCLUSIVE MODE;
     TRUNCATE course_enrollment_counts, course_completion_counts, tag_course_counts, table_counts, payment_totals,
-        payment_months, course_search;
+        revenue_sums, institution_counts, course_search;
     INSERT INTO course_enrollment_counts ("courseId", status, "paymentStatus", n)
         SELECT "courseId", status, "paymentStatus", count(*) FROM student_course_enrollments GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
     INSERT INTO course_completion_counts ("courseId", n)
@@ -537,10 +590,21 @@ BEGIN
     INSERT INTO payment_totals (status, n, amount, "commissionAmount", "institutionAmount")
         SELECT status, count(*), sum(amount::numeric), sum("commissionAmount"::numeric), sum("institutionAmount"::numeric)
         FROM payments GROUP BY 1;
-    INSERT INTO payment_months (month, "institutionId", n, amount, "commissionAmount")
-        SELECT date_trunc('month', coalesce("paidAt", "createdAt") AT TIME ZONE 'UTC')::date, "institutionId", count(*),
+    INSERT INTO revenue_sums (span, first, "institutionId", n, amount, "commissionAmount")
+        SELECT 'day', (coalesce("paidAt", "createdAt") AT TIME ZONE 'UTC')::date, "institutionId", count(*),
                sum(amount::numeric), sum("commissionAmount"::numeric)
-        FROM payments WHERE status = 'COMPLETED' GROUP BY 1, 2 ORDER BY 1, 2;
+        FROM payments WHERE status = 'COMPLETED' GROUP BY 2, 3 ORDER BY 2, 3;
+    INSERT INTO revenue_sums (span, first, "institutionId", n, amount, "commissionAmount")
+        SELECT v.span, v.first, v.institution, sum(d.n), sum(d.amount), sum(d."commissionAmount")
+        FROM revenue_sums d, LATERAL (VALUES ('total', d.first, ''),
+                                             ('month', date_trunc('month', d.first::timestamp)::date, d."institutionId"),
+                                             ('year', date_trunc('year', d.first::timestamp)::date, d."institutionId"))
+                                     AS v (span, first, institution)
+        WHERE d.span = 'day' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+    INSERT INTO institution_counts (name, "institutionId", n)
+        SELECT 'courses', coalesce("institutionId", ''), count(*) FROM course GROUP BY 2
+        UNION ALL SELECT 'places', coalesce(c."institutionId", ''), sum(e.n)
+        FROM course_enrollment_counts e JOIN course c ON c.id = e."courseId" WHERE takes_place(e.status) GROUP BY 2;
     INSERT INTO course_search SELECT id, course_search_text(title, description) FROM course;
 END $$;
 REVOKE EXECUTE ON FUNCTION refill_totals() FROM PUBLIC;

@@ -1,6 +1,8 @@
 -- Revenue of a range of days, as metrics, as a breakdown or as a projection.
--- COMPLETED payments by coalesce(paidAt, createdAt), in UTC, both days inclusive. Whole months of the
--- range are read from maintained totals, the days at its two ends from an index.
+-- COMPLETED payments by coalesce(paidAt, createdAt), in UTC, both days inclusive, all from maintained
+-- sums. An institution's revenue of a range is read along a walk from its first day to the day past it:
+-- by days to the nearest month, by months to the nearest year, by years, and down again; a step back in
+-- time is taken away. Where it is no detour months, or years, are left out.
 -- metrics: growthRate compares with as many days just before. breakdown: byPlan is by the institution's
 -- plan (null for the platform itself and institutions that are gone), byTimeframe the twelve whole
 -- months up to the one endDate is in. projection: the range's revenue per day, times 30 and 90.
@@ -9,40 +11,44 @@
 -- @query endDate date required
 -- @query type text trim lower enum=metrics|breakdown|projection default=metrics
 -- @cache ttl=10m tags=revenue
-WITH period AS (
-    -- The range and the one before it, [first, past); whole months are [month, month_past).
-    SELECT p.*, greatest(month, least(past, date_trunc('month', past::timestamp)::date)) AS month_past
-    FROM (SELECT *, CASE WHEN date_trunc('month', first::timestamp) = first THEN first
-                         ELSE least(past, (date_trunc('month', first::timestamp) + interval '1 month')::date) END AS month
-          FROM (SELECT 'range' AS name, :startDate AS first, :endDate + 1 AS past
-                UNION ALL
-                SELECT 'before', :startDate - (:endDate + 1 - :startDate), :startDate WHERE :type = 'metrics') r) p
-    WHERE first < past
-), part AS MATERIALIZED (
-    SELECT p.name, m."institutionId", sum(m.amount) AS amount, sum(m."commissionAmount") AS commission, sum(m.n) AS n
-    FROM period p JOIN payment_months m ON m.month >= p.month AND m.month < p.month_past
-    GROUP BY 1, 2
-    UNION ALL
-    -- Summed as stored, in floating point, and rid of its noise: a cast of each row costs more than the rest.
-    SELECT p.name, d."institutionId", trim_scale(round(sum(d.amount)::numeric, 6)),
-           trim_scale(round(sum(d."commissionAmount")::numeric, 6)), count(*)
-    FROM period p
-    CROSS JOIN LATERAL (VALUES (p.first, p.month), (p.month_past, p.past)) AS e (first, past)
-    JOIN payments d ON d.status = 'COMPLETED'
-        AND coalesce(d."paidAt", d."createdAt") >= e.first::timestamp AT TIME ZONE 'UTC'
-        AND coalesce(d."paidAt", d."createdAt") < e.past::timestamp AT TIME ZONE 'UTC'
-    GROUP BY 1, 2
-), source AS MATERIALIZED (
-    SELECT s.*, i.id IS NOT NULL AS known, i.name, i."subscriptionPlan" AS plan
-    FROM (SELECT "institutionId" AS id, sum(amount) AS amount, sum(commission) AS commission, sum(n) AS n
-          FROM part WHERE part.name = 'range' GROUP BY 1) s
-    LEFT JOIN institution i ON i.id = s.id
+WITH period AS MATERIALIZED (
+    SELECT :startDate AS first, greatest(:endDate + 1, :startDate) AS past
 ), total AS MATERIALIZED (
-    SELECT coalesce(sum(amount) FILTER (WHERE name = 'range'), 0) AS amount,
-           coalesce(sum(commission) FILTER (WHERE name = 'range'), 0) AS commission,
-           coalesce(sum(amount) FILTER (WHERE name = 'before'), 0) AS before,
+    SELECT coalesce(sum(r.amount) FILTER (WHERE r.first >= p.first), 0) AS amount,
+           coalesce(sum(r."commissionAmount") FILTER (WHERE r.first >= p.first), 0) AS commission,
+           coalesce(sum(r.amount) FILTER (WHERE r.first < p.first), 0) AS before,
            greatest(:endDate - :startDate + 1, 0) AS days
-    FROM part
+    FROM period p
+    JOIN revenue_sums r ON r.span = 'total' AND r.first >= p.first - (p.past - p.first) AND r.first < p.past
+), month AS (
+    SELECT *, past - first <= abs(month_1 - first) + abs(past - month_2) + (month_2 - month_1) / 30 AS by_days
+    FROM (SELECT *, date_trunc('month', first::timestamp + interval '15 days')::date AS month_1,
+                 date_trunc('month', past::timestamp + interval '15 days')::date AS month_2 FROM period) m
+), year AS (
+    SELECT *, month_2 - month_1 <= abs(year_1 - month_1) + abs(month_2 - year_2) + (year_2 - year_1) / 12 AS by_months
+    FROM (SELECT *, date_trunc('year', month_1::timestamp + interval '6 months')::date AS year_1,
+                 date_trunc('year', month_2::timestamp + interval '6 months')::date AS year_2 FROM month) y
+), step AS MATERIALIZED (
+    SELECT s.span, least(s.a, s.b) AS first, greatest(s.a, s.b) AS past, s.b < s.a AS back
+    FROM year y CROSS JOIN LATERAL (VALUES
+        ('day',   y.first,   y.past,    y.by_days),
+        ('day',   y.first,   y.month_1, NOT y.by_days),
+        ('day',   y.month_2, y.past,    NOT y.by_days),
+        ('month', y.month_1, y.month_2, NOT y.by_days AND y.by_months),
+        ('month', y.month_1, y.year_1,  NOT y.by_days AND NOT y.by_months),
+        ('month', y.year_2,  y.month_2, NOT y.by_days AND NOT y.by_months),
+        ('year',  y.year_1,  y.year_2,  NOT y.by_days AND NOT y.by_months)) AS s (span, a, b, taken)
+    WHERE s.taken
+), source AS MATERIALIZED (
+    SELECT s.*, i.name, i."subscriptionPlan" AS plan
+    FROM (SELECT r."institutionId" AS id,
+                 sum(CASE WHEN step.back THEN -r.amount ELSE r.amount END) AS amount,
+                 sum(CASE WHEN step.back THEN -r."commissionAmount" ELSE r."commissionAmount" END) AS commission,
+                 sum(CASE WHEN step.back THEN -r.n ELSE r.n END) AS n
+          FROM step JOIN revenue_sums r ON r.span = step.span AND r.first >= step.first AND r.first < step.past
+          GROUP BY 1) s
+    LEFT JOIN institution i ON i.id = s.id
+    WHERE s.n <> 0
 )
 SELECT CASE :type
 WHEN 'metrics' THEN (
@@ -69,11 +75,12 @@ WHEN 'breakdown' THEN json_build_object(
     'byTimeframe', (
         SELECT json_agg(json_build_object('month', to_char(f.month, 'YYYY-MM'), 'revenue', f.amount, 'commission', f.commission,
                                           'payments', f.n) ORDER BY f.month)
-        FROM (SELECT g.month, coalesce(sum(m.amount), 0) AS amount, coalesce(sum(m."commissionAmount"), 0) AS commission,
-                     coalesce(sum(m.n), 0) AS n
+        FROM (SELECT g.month, coalesce(sum(r.amount), 0) AS amount, coalesce(sum(r."commissionAmount"), 0) AS commission,
+                     coalesce(sum(r.n), 0) AS n
               FROM generate_series(date_trunc('month', :endDate::timestamp) - interval '11 months',
                                    date_trunc('month', :endDate::timestamp), interval '1 month') AS g (month)
-              LEFT JOIN payment_months m ON m.month = g.month::date
+              LEFT JOIN revenue_sums r ON r.span = 'total' AND r.first >= g.month::date
+                                          AND r.first < (g.month + interval '1 month')::date
               GROUP BY 1) f))
 ELSE (
     SELECT json_build_object(

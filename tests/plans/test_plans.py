@@ -12,7 +12,7 @@ from conftest import Endpoint, reading
 MANY = 5000
 TABLES = {'course', 'course_search', 'coursetag', 'course_weekly_prices', 'course_pricing_rules', 'user', 'students',
           'student_course_enrollments', 'student_course_completions', 'payments', 'booking', 'notification_logs', 'audit_logs',
-          'course_enrollment_counts', 'course_completion_counts'}
+          'course_enrollment_counts', 'course_completion_counts', 'revenue_sums'}
 
 NEWEST = 'at a small scale the newest thousand are a large part of all users'
 
@@ -77,8 +77,7 @@ CASES = [
     ('revenue', {'startDate': '2025-11-20', 'endDate': '2025-12-10'}, {}),
     ('revenue', {'startDate': '2024-01-15', 'endDate': '2025-12-20', 'type': 'breakdown'}, {}),
     ('revenue', {'startDate': '2024-01-15', 'endDate': '2025-12-20', 'type': 'projection'}, {}),
-    ('subscriptions/list', {}, {'course': 'places are summed over every course',
-                                'course_enrollment_counts': 'places are summed over every course'}),
+    ('subscriptions/list', {}, {}),
     ('subscriptions/stats', {}, {}),
 ]
 

@@ -28,12 +28,21 @@ TRUTH = {
         'GROUP BY 1 HAVING sum(n) <> 0',
         'SELECT status, count(*), sum(amount::numeric), sum("commissionAmount"::numeric), sum("institutionAmount"::numeric) '
         'FROM payments GROUP BY 1'),
-    'payment_months': (
-        'SELECT month, "institutionId", sum(n), sum(amount), sum("commissionAmount") FROM payment_months '
-        'GROUP BY 1, 2 HAVING sum(n) <> 0',
-        '''SELECT date_trunc('month', coalesce("paidAt", "createdAt") AT TIME ZONE 'UTC')::date, "institutionId", count(*),
-                  sum(amount::numeric), sum("commissionAmount"::numeric)
-           FROM payments WHERE status = 'COMPLETED' GROUP BY 1, 2'''),
+    'revenue_sums': (
+        'SELECT span, first, "institutionId", sum(n), sum(amount), sum("commissionAmount") FROM revenue_sums '
+        'GROUP BY 1, 2, 3 HAVING sum(n) <> 0',
+        ' UNION ALL '.join(
+            f'''SELECT '{span}', date_trunc('{unit}', coalesce("paidAt", "createdAt") AT TIME ZONE 'UTC')::date, {institution}, count(*),
+                       sum(amount::numeric), sum("commissionAmount"::numeric)
+                FROM payments WHERE status = 'COMPLETED' GROUP BY 2, 3'''
+            for span, unit, institution in (('total', 'day', "''"), ('day', 'day', '"institutionId"'),
+                                            ('month', 'month', '"institutionId"'), ('year', 'year', '"institutionId"')))),
+    'institution_counts': (
+        'SELECT name, "institutionId", sum(n) FROM institution_counts GROUP BY 1, 2 HAVING sum(n) <> 0',
+        '''SELECT 'courses', coalesce("institutionId", ''), count(*) FROM course GROUP BY 2
+           UNION ALL SELECT 'places', coalesce(c."institutionId", ''), count(*)
+           FROM student_course_enrollments e JOIN course c ON c.id = e."courseId"
+           WHERE e.status IN ('ENROLLED', 'ACTIVE', 'IN_PROGRESS') GROUP BY 2'''),
     'course_search': (
         'SELECT "courseId", text FROM course_search',
         "SELECT id, lower(title || E'\\n' || coalesce(description, '')) FROM course"),
@@ -54,7 +63,7 @@ def differences(cursor):
 
 @pytest.fixture
 def database(url):
-    """A database of the test's own, with the schema, five courses and four tags."""
+    """A database of the test's own, with the schema, two institutions, five courses and four tags."""
     name = 'plans_totals_test'
     admin = psycopg2.connect(url)
     admin.autocommit = True
@@ -68,7 +77,9 @@ def database(url):
     with connect() as connection, connection.cursor() as cursor:
         cursor.execute(SCHEMA.read_text())
         cursor.execute('''INSERT INTO category (id, name, slug) VALUES ('g', 'g', 'g');
-            INSERT INTO course (id, title, slug, "categoryId") SELECT 'c' || n, 'Course ' || n, 'c' || n, 'g' FROM generate_series(1, 5) n;
+            INSERT INTO institution (id, name, slug, city, country, email) SELECT 'i' || n, 'i', 'i' || n, 'x', 'x', 'x' FROM generate_series(0, 1) n;
+            INSERT INTO course (id, title, slug, "categoryId", "institutionId")
+            SELECT 'c' || n, 'Course ' || n, 'c' || n, 'g', CASE WHEN n < 5 THEN 'i' || n % 2 END FROM generate_series(1, 5) n;
             INSERT INTO tag (id, name, slug) SELECT 't' || n, 't' || n, 't' || n FROM generate_series(1, 4) n''')
     connection.close()
     yield connect
@@ -118,6 +129,9 @@ JOIN = '''INSERT INTO "user" (name, email, password, status) SELECT 'n', n || '@
     'DELETE FROM student_course_completions; DELETE FROM course WHERE id IN (\'c1\', \'c2\')',
     "DELETE FROM student_course_completions WHERE \"courseId\" = 'c3'; DELETE FROM course WHERE id = 'c3'",
     "DELETE FROM tag WHERE id = 't1'",
+    "UPDATE course SET \"institutionId\" = 'i1'",
+    "UPDATE course SET \"institutionId\" = NULL WHERE id = 'c1'; UPDATE course SET \"institutionId\" = 'i0' WHERE id = 'c5'",
+    "DELETE FROM institution WHERE id = 'i1'",
     'UPDATE coursetag SET "tagId" = \'t4\' WHERE "tagId" = \'t3\' AND "courseId" IN (SELECT id FROM course EXCEPT SELECT "courseId" FROM coursetag WHERE "tagId" = \'t4\')',
     "UPDATE course SET status = 'ARCHIVED', title = 'ÉTÉ ' || title, description = 'Neu' WHERE id < 'c3'",
     "UPDATE payments SET status = 'COMPLETED', \"paidAt\" = '2025-05-05' WHERE status = 'PENDING'",
@@ -196,7 +210,7 @@ def test_a_writer_without_rights_on_the_totals_keeps_them(write):
 
 
 def test_totals_stay_true_under_concurrent_writers(database):
-    """Six writers, random statements, several to a transaction, some rolled back, courses come and go."""
+    """Six writers, random statements, several to a transaction, some rolled back, courses come, move and go."""
     refused, broken = [], []
 
     def work(seed):
@@ -219,7 +233,8 @@ def test_totals_stay_true_under_concurrent_writers(database):
                     ('INSERT INTO course (id, title, slug, "categoryId") VALUES (%s, %s, %s, \'g\') ON CONFLICT DO NOTHING',
                      (f'w{seed}', f'w{seed}', f'w{seed}')),
                     ('DELETE FROM course WHERE id = %s', (f'w{rng.randint(1, 6)}',)),
-                ], weights=[6, 2, 3, 2, 4, 3, 2, 1], k=rng.randint(1, 4))
+                    ('UPDATE course SET "institutionId" = %s WHERE id = %s', (rng.choice(['i0', 'i1', None]), other)),
+                ], weights=[6, 2, 3, 2, 4, 3, 2, 1, 2], k=rng.randint(1, 4))
                 try:
                     with connection.cursor() as cursor:
                         for statement, args in statements:

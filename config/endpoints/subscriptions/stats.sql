@@ -10,8 +10,8 @@ WITH subscription AS MATERIALIZED (
                                                            WHEN 'QUARTERLY' THEN 3 ELSE 1 END AS monthly
     FROM institution_subscriptions s JOIN commission_tiers t ON t.id = s."commissionTierId"
 ), best AS MATERIALIZED (
-    SELECT s."institutionId" AS id, s."planType", coalesce(sum(m.amount), 0) AS revenue
-    FROM subscription s LEFT JOIN payment_months m ON m."institutionId" = s."institutionId"
+    SELECT s."institutionId" AS id, s."planType", coalesce(sum(r.amount), 0) AS revenue
+    FROM subscription s LEFT JOIN revenue_sums r ON r.span = 'year' AND r."institutionId" = s."institutionId"
     GROUP BY 1, 2 ORDER BY 3 DESC, 1 LIMIT 5
 )
 SELECT json_build_object(
