@@ -83,10 +83,11 @@ static int command_check(const struct command_line *l)
 {
 	_cleanup_errors_ struct errors *errs = errors_new();
 	_cleanup_config_ struct config *config = config_load(l->config, environ, errs);
-	_cleanup_catalog_ struct catalog *catalog =
-	    config ? serve_load_catalog(config, errs) : NULL;
-	if (!catalog || engine_describe(catalog, config->pool.url, config->pool.prepare, -1,
-	                                clock_us() + CHECK_TIMEOUT_MS * 1000ull, errs) < 0) {
+	_cleanup_catalog_ struct catalog *catalog = config ? serve_load_good(config, errs) : NULL;
+	if (catalog)
+		(void)!engine_describe(catalog, config->pool.url, config->pool.prepare, -1,
+		                       clock_us() + CHECK_TIMEOUT_MS * 1000ull, errs);
+	if (errors_count(errs) > 0) {
 		errors_print(errs, stderr);
 		fprintf(stderr, "%zu error%s\n", errors_count(errs),
 		        errors_count(errs) == 1 ? "" : "s");

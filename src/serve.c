@@ -58,12 +58,18 @@ static void apply_overrides(const struct config *c, struct catalog *catalog, str
 	}
 }
 
+struct catalog *serve_load_good(const struct config *c, struct errors *errs)
+{
+	struct catalog *catalog = catalog_load_good(c->endpoints_dir, errs);
+	/* Only then: a section's endpoint may be there and broken. */
+	if (errors_count(errs) == 0)
+		apply_overrides(c, catalog, errs);
+	return catalog;
+}
+
 struct catalog *serve_load_catalog(const struct config *c, struct errors *errs)
 {
-	struct catalog *catalog = catalog_load(c->endpoints_dir, errs);
-	if (!catalog)
-		return NULL;
-	apply_overrides(c, catalog, errs);
+	struct catalog *catalog = serve_load_good(c, errs);
 	if (errors_count(errs) > 0)
 		catalog_free(&catalog);
 	return catalog;

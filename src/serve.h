@@ -10,6 +10,8 @@ struct errors;
 
 /* The endpoints of a configuration, with what its [endpoint] sections say. NULL with errors. */
 struct catalog *serve_load_catalog(const struct config *c, struct errors *errs);
+/* What is good of them, whatever else is wrong. */
+struct catalog *serve_load_good(const struct config *c, struct errors *errs);
 
 /* Runs the server until SIGTERM or SIGINT. Takes the configuration and the catalogue over. Returns
  * the process's exit status. `pidfile` may be NULL. */

@@ -25,6 +25,9 @@ struct catalog {
  * duplicate routes (same method, same shape), routes that Provost keeps for itself. An empty
  * directory is an error. */
 struct catalog *catalog_load(const char *dir, struct errors *errs);
+/* The same, but what is good is returned whatever else was wrong: for a check that goes on to show
+ * all that is wrong with it, not for serving. */
+struct catalog *catalog_load_good(const char *dir, struct errors *errs);
 /* For a catalogue that was never published; a published one belongs to its snapshot. */
 void catalog_free(struct catalog **c);
 #define _cleanup_catalog_ _cleanup_(catalog_free)

@@ -253,7 +253,7 @@ void catalog_free(struct catalog **c)
 	*c = NULL;
 }
 
-struct catalog *catalog_load(const char *dir, struct errors *errs)
+struct catalog *catalog_load_good(const char *dir, struct errors *errs)
 {
 	struct catalog *c = xcalloc(1, sizeof(*c));
 	struct loader l = {.catalog = c, .errs = errs};
@@ -266,6 +266,14 @@ struct catalog *catalog_load(const char *dir, struct errors *errs)
 	if (c->endpoints)
 		qsort(c->endpoint, c->endpoints, sizeof(struct endpoint *), by_name);
 	build_routes(c, errs);
+	return c;
+}
+
+struct catalog *catalog_load(const char *dir, struct errors *errs)
+{
+	size_t before = errors_count(errs);
+	struct catalog *c = catalog_load_good(dir, errs);
+
 	if (errors_count(errs) > before)
 		catalog_free(&c);
 	return c;

@@ -98,7 +98,7 @@ BROKEN = {
     "an unused parameter": ("-- @route GET /api/x\n-- @query n text\nSELECT 1", [(2, "declared, but the SQL does not use :n")]),
     "an undeclared parameter": ("-- @route GET /api/x\nSELECT 1,\n  :n", [(3, "`:n` is not declared")]),
     "a parameter in its number": ("-- @route GET /api/x\nSELECT $1", [(2, r"write :name, not \$1")]),
-    "the caller, who is not known": ("-- @route GET /api/x\nSELECT 1,\n :auth_sub", [(3, "not identified yet")]),
+    "the caller, who is not known": ("-- @route GET /api/x\nSELECT 1 AS a,\n :auth_sub AS b", [(3, "not identified yet")]),
     "a role that is none": ("-- @route GET /api/x\n-- @role a b\nSELECT 1", [(2, "comma is missing")]),
     "public and others": ("-- @route GET /api/x\n-- @role public,admin\nSELECT 1", [(2, "public stands alone")]),
     "an unknown shape": ("-- @route GET /api/x\n-- @returns list\nSELECT 1", [(2, "json, rows, row or none")]),
@@ -180,6 +180,14 @@ def test_everything_broken_is_shown_at_once(cluster, db, table):
     found = errors_of(server, run(server))
     expected = [f"broken{i:03}.sql" for i, (_, errors) in enumerate(table.values()) for _ in errors]
     assert sorted(file for file, _, _ in found) == expected
+
+
+def test_what_we_and_postgresql_refuse_is_shown_together(cluster, db):
+    server = Server(cluster, db, config={"endpoint a": {"timeout": "1s"}}, endpoints={
+        "good.sql": GOOD, "a.sql": "-- @route GET /api/a\n-- @x\nSELECT 1",
+        "b.sql": "-- @route GET /api/b\nSELECT nowhere", "c.sql": "-- @route GET /api/good\nSELECT nothing"})
+    assert sorted((file, line) for file, line, _ in errors_of(server, run(server))) == [
+        ("a.sql", 2), ("b.sql", 2), ("c.sql", 2), ("good.sql", 2)]
 
 
 def test_nothing_broken_was_run(cluster, db):
