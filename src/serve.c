@@ -69,7 +69,9 @@ struct catalog *serve_load_good(const struct config *c, struct errors *errs)
 
 struct catalog *serve_load_catalog(const struct config *c, struct errors *errs)
 {
-	struct catalog *catalog = serve_load_good(c, errs);
+	struct catalog *catalog = catalog_load(c->endpoints_dir, errs);
+	if (catalog)
+		apply_overrides(c, catalog, errs);
 	if (errors_count(errs) > 0)
 		catalog_free(&catalog);
 	return catalog;
