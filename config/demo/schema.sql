@@ -286,6 +286,18 @@ CREATE TABLE audit_logs (
 -- under INCLUDE let a page's ids, and the filters on them, be read from the index alone.
 -- ---------------------------------------------------------------------------------------------
 
+-- All characters and pairs of neighbours of a text. A search whose term has no trigram to look up (one
+-- or two letters, or letters between signs) looks these up instead of reading every text.
+CREATE FUNCTION grams(folded text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT coalesce(array_agg(a) || array_agg(a || coalesce(b, '')), '{}')
+            FROM unnest(string_to_array(folded, NULL), (string_to_array(folded, NULL))[2:]) AS u (a, b));
+-- What to look a folded term up by. One of one or two letters is in every text that has it as a gram, and
+-- in no other; of a longer one that has to be checked.
+CREATE FUNCTION term_grams(folded text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN length(folded) BETWEEN 1 AND 2 THEN ARRAY[folded] ELSE grams(folded) END;
+
 -- One per sort order of the course list; each is walked in both directions.
 CREATE INDEX course_by_created  ON course ("createdAt", id) INCLUDE ("institutionId", "categoryId", status, level);
 CREATE INDEX course_by_title    ON course (title, id)       INCLUDE ("institutionId", "categoryId", status, level);
@@ -306,9 +318,11 @@ CREATE INDEX user_by_role        ON "user" (role, "createdAt", id);
 CREATE INDEX user_by_institution ON "user" ("institutionId", "createdAt", id);
 CREATE INDEX user_name_search    ON "user" USING gin (name gin_trgm_ops);
 CREATE INDEX user_email_search   ON "user" USING gin (email gin_trgm_ops);
+CREATE INDEX user_gram_search    ON "user" USING gin (grams(lower(name || E'\n' || email)));
 
 CREATE INDEX students_name_search  ON students USING gin (name gin_trgm_ops);
 CREATE INDEX students_email_search ON students USING gin (email gin_trgm_ops);
+CREATE INDEX students_gram_search  ON students USING gin (grams(lower(name || E'\n' || email)));
 
 CREATE INDEX enrollments_by_course  ON student_course_enrollments ("courseId", "createdAt", id) INCLUDE (status, "paymentStatus", "studentId");
 CREATE INDEX enrollments_by_status  ON student_course_enrollments ("courseId", status, "createdAt", id) INCLUDE ("paymentStatus", "studentId");
@@ -422,7 +436,8 @@ CREATE TABLE course_search (
     "courseId" text PRIMARY KEY REFERENCES course (id) ON DELETE CASCADE,
     text       text NOT NULL
 );
-CREATE INDEX course_search_text ON course_search USING gin (text gin_trgm_ops);
+CREATE INDEX course_search_text  ON course_search USING gin (text gin_trgm_ops);
+CREATE INDEX course_search_grams ON course_search USING gin (grams(text));
 
 CREATE FUNCTION course_search_text(title text, description text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -17,6 +17,7 @@ WITH size AS MATERIALIZED (
       AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
 ), term AS MATERIALIZED (
     SELECT :search ~ '[[:alnum:]]{3}' AS trigrams,
+           term_grams(lower(:search)) AS grams, length(lower(:search)) <= 2 AS exact,
            '%' || replace(replace(replace(:search, '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
 ), way AS MATERIALIZED (
     -- How to search. Along the course's enrolments where those are few; or where the term is so frequent
@@ -39,7 +40,8 @@ WITH size AS MATERIALIZED (
     UNION ALL
     SELECT id FROM students
     WHERE (SELECT NOT along FROM way) AND (SELECT NOT trigrams FROM term)
-      AND name || E'\n' || email ILIKE (SELECT pattern FROM term)
+      AND grams(lower(name || E'\n' || email)) @> (SELECT grams FROM term)
+      AND ((SELECT exact FROM term) OR name || E'\n' || email ILIKE (SELECT pattern FROM term))
 ), matched AS MATERIALIZED (
     (SELECT e.id, e."createdAt" FROM student_course_enrollments e
      JOIN LATERAL (SELECT FROM students s WHERE s.id = e."studentId"

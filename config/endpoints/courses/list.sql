@@ -1,8 +1,8 @@
 -- A page of courses, newest first, each as in its detail, with filters and text search.
 -- The page's ids come first, from one index per sort order; then only these courses are put together.
 -- Without filters the total is a maintained one; the others are counted, from an index or from the
--- matches of the search. A search of three letters or more uses trigrams, a shorter one reads the
--- folded text of every course.
+-- matches of the search. A term of three letters or more is looked up by trigrams, another by its
+-- letters and their pairs (grams).
 -- @route GET /api/admin/courses
 -- @query institutionId text max=36
 -- @query search text trim max=100
@@ -15,13 +15,15 @@
 -- @cache ttl=10m tags=courses
 WITH term AS MATERIALIZED (
     SELECT lower(:search) AS folded, :search ~ '[[:alnum:]]{3}' AS trigrams,
+           term_grams(lower(:search)) AS grams, length(lower(:search)) <= 2 AS exact,
            '%' || replace(replace(replace(lower(:search), '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
 ), hit AS MATERIALIZED (
     SELECT "courseId" AS id FROM course_search
     WHERE :institutionId IS NULL AND (SELECT trigrams FROM term) AND text LIKE (SELECT pattern FROM term)
     UNION ALL
     SELECT "courseId" FROM course_search
-    WHERE :institutionId IS NULL AND NOT (SELECT trigrams FROM term) AND strpos(text, (SELECT folded FROM term)) > 0
+    WHERE :institutionId IS NULL AND NOT (SELECT trigrams FROM term) AND grams(text) @> (SELECT grams FROM term)
+      AND ((SELECT exact FROM term) OR strpos(text, (SELECT folded FROM term)) > 0)
 ), way AS MATERIALIZED (
     -- Along the order's index, or by sorting a small set: an institution's courses or a search's few hits.
     SELECT CASE WHEN :institutionId IS NOT NULL THEN 'institution'

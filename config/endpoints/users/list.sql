@@ -1,6 +1,6 @@
 -- A page of users, newest first, each with its institution; never a password.
 -- A search (name or email) looks among the newest first. Only a term too rare to fill the page from
--- those is looked up through trigrams, or, of less than three letters, in all users.
+-- those is looked up by trigrams, or, without three letters in a row, by its letters and their pairs (grams).
 -- @route GET /api/admin/users
 -- @query role text trim upper enum=ADMIN|INSTITUTION|INSTITUTION_STAFF|INSTRUCTOR|STUDENT
 -- @query institutionId text max=36
@@ -10,6 +10,7 @@
 -- @cache ttl=5m tags=users
 WITH term AS MATERIALIZED (
     SELECT :search ~ '[[:alnum:]]{3}' AS trigrams,
+           term_grams(lower(:search)) AS grams, length(lower(:search)) <= 2 AS exact,
            '%' || replace(replace(replace(:search, '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
 ), newest AS MATERIALIZED (
     SELECT u.id, u."createdAt" FROM (
@@ -36,7 +37,8 @@ WITH term AS MATERIALIZED (
     UNION ALL
     SELECT id, "createdAt" FROM "user"
     WHERE :institutionId IS NULL AND NOT (SELECT trigrams FROM term) AND NOT (SELECT yes FROM enough)
-      AND name || E'\n' || email ILIKE (SELECT pattern FROM term)
+      AND grams(lower(name || E'\n' || email)) @> (SELECT grams FROM term)
+      AND ((SELECT exact FROM term) OR name || E'\n' || email ILIKE (SELECT pattern FROM term))
       AND (:role IS NULL OR role = :role)
 ), page AS MATERIALIZED (
     -- LIMIT 100, the most that :limit may be, tells a generic plan that this is a page and not a tenth of
