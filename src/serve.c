@@ -145,12 +145,18 @@ static void log_change(void *arg, const char *section, const char *key, const ch
                        const char *to, bool restart)
 {
 	(void)arg;
+	(void)restart;
+	log_info("config: changed", LOGS("section", section), LOGS("key", key), LOGS("from", from),
+	         LOGS("to", to));
+}
+
+static void warn_restart(void *arg, const char *section, const char *key, const char *from,
+                         const char *to, bool restart)
+{
+	(void)arg;
 	if (restart)
 		log_warn("config: this change needs a restart", LOGS("section", section),
 		         LOGS("key", key), LOGS("from", from), LOGS("to", to));
-	else
-		log_info("config: changed", LOGS("section", section), LOGS("key", key),
-		         LOGS("from", from), LOGS("to", to));
 }
 
 static void apply_log_options(const struct config *c)
@@ -194,8 +200,11 @@ static void reload(struct server *s)
 	_cleanup_errors_ struct errors *errs = errors_new();
 	_cleanup_catalog_ struct catalog *catalog = NULL;
 	struct config *config = config_load(s->config->file, environ, errs);
-	if (config)
+	if (config) {
+		(void)config_diff(s->config, config, warn_restart, NULL);
+		config_keep_restart(config, s->config);
 		catalog = serve_load_catalog(config, errs);
+	}
 	int r = catalog ? describe(s, config, catalog, errs) : -EINVAL;
 	if (r == 0) {
 		apply(s, config, catalog);

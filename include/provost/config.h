@@ -58,6 +58,9 @@ void config_free(struct config **c);
 typedef void config_diff_fn(void *arg, const char *section, const char *key, const char *from,
                             const char *to, bool restart);
 size_t config_diff(const struct config *a, const struct config *b, config_diff_fn *f, void *arg);
+/* Gives `c` the values that `running` has for the keys that only a restart applies: what holds once
+ * the rest of `c` is applied. */
+void config_keep_restart(struct config *c, const struct config *running);
 
 /* --help-config: every key, its unit, bounds, default and meaning, for a terminal. */
 void config_print_help(FILE *to);

@@ -81,3 +81,11 @@ size_t config_diff(const struct config *a, const struct config *b, config_diff_f
 	}
 	return d.found;
 }
+
+void config_keep_restart(struct config *c, const struct config *running)
+{
+	for (size_t i = 0; i < config_keys_count; i++) {
+		if (config_keys[i].restart)
+			key_copy(&config_keys[i], c, running);
+	}
+}

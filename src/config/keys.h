@@ -73,6 +73,8 @@ bool key_in_bounds(const struct key *k, int64_t v);
 /* An endpoint's key that its section leaves out. */
 bool key_is_unset(const struct key *k, const void *base);
 bool key_equal(const struct key *k, const void *a, const void *b);
+/* For a key that only a restart applies. */
+void key_copy(const struct key *k, void *to, const void *from);
 /* As the file would spell it; a secret is masked. */
 void key_format(const struct key *k, const void *base, struct buf *out);
 void key_done(const struct key *k, void *base);

@@ -194,6 +194,18 @@ bool key_equal(const struct key *k, const void *base_a, const void *base_b)
 	return text_equal(*(char *const *)a, *(char *const *)b);
 }
 
+void key_copy(const struct key *k, void *base_to, const void *base_from)
+{
+	void *to = (char *)base_to + k->offset;
+	const void *from = (const char *)base_from + k->offset;
+
+	ALWAYS(k->type == KEY_INTEGER || k->type == KEY_LISTEN || k->type == KEY_URL);
+	if (k->type == KEY_INTEGER)
+		*(unsigned *)to = *(const unsigned *)from;
+	else
+		(void)set_text(to, *(char *const *)from);
+}
+
 static void format_origins(const struct strlist *l, struct buf *out)
 {
 	for (size_t i = 0; i < l->count; i++)

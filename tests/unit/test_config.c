@@ -911,6 +911,22 @@ START_TEST(differences_are_told_in_order)
 }
 END_TEST
 
+START_TEST(what_needs_a_restart_is_kept)
+{
+	_cleanup_config_ struct config *running =
+	    good("[http]\nlisten = 127.0.0.1:1\nthreads = 3\n[database]\nurl = host=a\n");
+	_cleanup_config_ struct config *c = good("[http]\nthreads = 4\nmax_url = 4096\n[database]\n"
+	                                         "url = host=b\npool_max = 3\n");
+	_cleanup_free_ char *all = xstrdup("");
+
+	config_keep_restart(c, running);
+	ck_assert_str_eq(c->pool.url, "host=a");
+	ck_assert_uint_eq(c->http.threads, 3);
+	config_diff(running, c, collect, &all);
+	ck_assert_str_eq(all, "[http] max_url: 8KiB -> 4KiB\n[database] pool_max: 8 -> 3\n");
+}
+END_TEST
+
 START_TEST(free_takes_null)
 {
 	struct config *c = NULL;
@@ -1072,6 +1088,7 @@ static Suite *config_suite(void)
 	t = tcase_create("diff");
 	tcase_add_loop_test(t, differences_are_told_in_order, 0, ELEMENTSOF(differences));
 	tcase_add_test(t, free_takes_null);
+	tcase_add_test(t, what_needs_a_restart_is_kept);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("print");
