@@ -39,7 +39,7 @@ def get(path=b"/api/hello", headers=b""):
     return b"GET " + path + b" HTTP/1.1\r\n" + HOST + headers + b"\r\n"
 
 
-def answers_until_close(server, data, seconds=2):
+def answers_until_close(server, data, seconds=5):
     """Every answer to the bytes, and whether the server then closed the connection."""
     answers = []
     with server.connect(seconds) as connection:
