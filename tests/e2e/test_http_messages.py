@@ -630,3 +630,16 @@ def test_many_clients_with_requests_of_all_kinds(server):
         server.reload()
         server.wait_log("reload: applied", since=position)
         assert [f.result() for f in running] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("threads, workers", [(1, 1), (4, 2)])
+def test_any_number_of_threads(cluster, server, threads, workers):
+    config = {"http": {"threads": threads}, "workers": {"threads": workers}, "database": {"pool_min": 1, "pool_max": workers}}
+    with Server(cluster, "http_messages", endpoints=ENDPOINTS, config=config) as other:
+        connections = [other.connect(30) for _ in range(40)]
+        for i, connection in enumerate(connections):
+            connection.send(get(f"/api/items/{i}".encode()) + get(f"/api/items/{i + 100}".encode()))
+        for i, connection in enumerate(connections):
+            assert connection.response().json() == {"id": str(i)}
+            assert connection.response().json() == {"id": str(i + 100)}
+            connection.close()
