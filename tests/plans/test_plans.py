@@ -124,6 +124,18 @@ def test_no_large_table_is_read_whole(cursor, sample, large, name, params, allow
     assert whole <= set(allowed)
 
 
+@pytest.mark.parametrize('name, params, table, index', [
+    ('courses/enrollments', {'id': '{popular}'}, 'student_course_enrollments', 'enrollments_by_course, enrollments_by_status'),
+    ('courses/enrollments', {'id': '{popular}', 'search': 'qx'}, 'students', 'students_gram_search'),
+    ('revenue', {'startDate': '2025-11-20', 'endDate': '2025-12-10'}, 'revenue_sums', 'revenue_sums_key'),
+])
+def test_a_large_table_without_its_index_is_seen_to_be_read_whole(cursor, sample, large, name, params, table, index):
+    """What the test above looks for is there to be found, at this scale too."""
+    cursor.execute(f'DROP INDEX {index}')
+    nodes = plan(cursor, name, filled(params, sample), 'force_generic_plan')
+    assert table in {n['Relation Name'] for n in nodes if n['Node Type'] == 'Seq Scan' and n['Relation Name'] in large}
+
+
 # The first pages, and the last: what is read must not grow with the table. The popular course has about
 # a tenth of all enrolments.
 BOUNDED = [
