@@ -9,8 +9,12 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
--- The dashboards' statements are short: compiling one costs more than running it.
-DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = off', current_database()); END $$;
+-- The dashboards' statements are short: compiling one costs more than running it. They are also written so
+-- that one plan serves all values of their parameters, and planning a list costs more than running it.
+DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET jit = off', current_database());
+    EXECUTE format('ALTER DATABASE %I SET plan_cache_mode = force_generic_plan', current_database());
+END $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Tables

@@ -9,6 +9,8 @@
 
 #include "provost/base.h"
 
+enum { ANSWER_BODY_MAX = 256 << 20 }; /* bytes */
+
 enum outcome {
 	OUTCOME_OK,
 	OUTCOME_NO_ROW,        /* `json` or `row` without a row */
@@ -19,9 +21,10 @@ enum outcome {
 	OUTCOME_DB_DOWN,       /* the database cannot be reached */
 	OUTCOME_DB_LOST,       /* the connection died, and so did that of the retry */
 	OUTCOME_DEADLINE,      /* the statement ran into its timeout */
-	OUTCOME_TOO_LARGE,     /* the result is beyond what we hold in memory */
+	OUTCOME_TOO_LARGE,     /* the body would be larger than ANSWER_BODY_MAX */
 	OUTCOME_NO_MEMORY,
 	OUTCOME_STOPPING,
+	OUTCOME_COUNT,
 };
 
 struct answer {

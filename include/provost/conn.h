@@ -17,9 +17,17 @@ struct conn;
 struct pg_result; /* libpq's PGresult */
 
 enum {
-	CONN_PREPARED_MAX = 2048, /* statements; a connection that holds more is retired */
-	CONN_RESULT_MAX = 256 << 20
-}; /* bytes of one result, about */
+	CONN_PREPARED_MAX = 8192, /* statements; a connection that holds more is retired */
+};
+
+/* Takes the rows of a statement one by one, as they come, so that a large result is never held
+ * twice. Embedded in what they go into. */
+struct row_sink {
+	/* One row, in a result of its own, which is freed afterwards unless the sink takes it over
+	 * by setting it to NULL. 0, or a negative errno that ends the statement and that conn_run
+	 * returns. */
+	int (*row)(struct row_sink *sink, struct pg_result **row);
+};
 
 /* Sets what libpq reads from the environment. Once, before any other thread. */
 void conn_global_init(void);
@@ -36,6 +44,8 @@ struct conn *conn_begin(const char *url, bool prepare, int interrupt, unsigned n
 int conn_advance(struct conn *c) _must_check_;
 int conn_fd(const struct conn *c);
 short conn_events(const struct conn *c);
+/* How long an attempt may take: the URL's connect_timeout, or a default. */
+uint64_t conn_connect_timeout_us(const struct conn *c);
 /* Begins and waits. NULL with one error, or none when interrupted. */
 struct conn *conn_open(const char *url, bool prepare, int interrupt, uint64_t deadline_us,
                        struct errors *errs);
@@ -49,17 +59,17 @@ const char *conn_error(struct conn *c);
 /* ---- using --------------------------------------------------------------------------- */
 
 /* Runs one statement with text parameters and text results, preparing it first if this session has
- * not, in the same round trip. A statement that the server has lost (26000) or whose result type
- * changed (0A000) is prepared anew, once. 0 with the result, which may be an error result (see
- * conn_sqlstate); -ETIMEDOUT, the deadline passed, or -ECANCELED, interrupted: the statement may be
- * running still; -ECONNRESET: the connection died (`*ret` may hold the server's last words); -E2BIG:
- * the result is larger than CONN_RESULT_MAX; -ENOMEM. `*ret` is NULL unless said otherwise; the
- * caller frees it. */
+ * not, in the same round trip. Its rows go to the sink. A statement that the server has lost
+ * (26000) or whose columns changed since it was prepared is prepared anew, once; no row has been
+ * delivered then. 0 with the result: the columns, without rows, or an error (see conn_sqlstate).
+ * -ETIMEDOUT: the deadline passed, the statement may be running still; -ECANCELED: interrupted,
+ * likewise; -ECONNRESET: the connection died (`*ret` may hold the server's last words); -ENOMEM;
+ * what the sink returned. `*ret` is NULL unless said otherwise; the caller frees it. */
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
-             struct pg_result **ret) _must_check_;
+             struct row_sink *sink, struct pg_result **ret) _must_check_;
 
-/* Parses a statement without keeping it and describes it: its columns are in the result. As
- * conn_run. */
+/* Parses a statement without keeping it and describes it: its columns are in the result. Waits and
+ * fails as conn_run. */
 int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,
                   struct pg_result **ret) _must_check_;
 
@@ -88,5 +98,8 @@ enum conn_condition {
 enum conn_condition conn_condition(const struct conn *c);
 /* Reads and drops what has come, without waiting; the condition afterwards. */
 enum conn_condition conn_drain(struct conn *c);
+
+/* Makes it CONN_BROKEN: nobody is to use it again. */
+void conn_give_up(struct conn *c);
 
 #endif

@@ -55,7 +55,8 @@ int engine_configure(struct engine *e, const struct engine_options *o) _must_che
  * -EAGAIN: the queue is full; -ESHUTDOWN: stopping; `done` is not called for those. */
 int engine_submit(struct engine *e, struct job *j) _must_check_;
 
-/* Completes the jobs whose time in the queue is over. Janitor, every 10 ms. */
+/* Completes the jobs whose time in the queue is over, and logs now and then what was refused.
+ * Janitor, every 10 ms. */
 void engine_expire(struct engine *e, uint64_t now_us);
 
 /* Refuses new jobs, completes the waiting ones with OUTCOME_STOPPING, and waits for the running

@@ -1,8 +1,8 @@
 /*
  * pool: the libpq connections, their states, and who may use them when.
  *
- * A connection is in one state at a time, and one function (conn_move in src/db/pool.c) makes every
- * transition, under the pool's lock:
+ * A connection is in one state at a time, and one function (conn_move_locked in src/db/pool.c)
+ * makes every transition, under the pool's lock:
  *
  *     CONNECTING -> IDLE <-> BUSY -> DRAINING -> IDLE
  *     and from every state to CLOSED, which frees it

@@ -15,8 +15,6 @@ struct pg_result;
 
 /* Row `row` as an object. */
 void rows_object(const struct pg_result *r, int row, struct buf *out);
-/* All rows as an array of objects. */
-void rows_array(const struct pg_result *r, struct buf *out);
 /* One value of PostgreSQL type `oid` in text form. */
 void rows_value(uint32_t oid, const char *text, size_t len, struct buf *out);
 

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "conn_impl.h"
 #include "provost/buf.h"
@@ -14,10 +13,11 @@ static const char *const DEFAULTS[][2] = {
     {"keepalives_count", "3"},       {"tcp_user_timeout", "10000"},
 };
 
+enum { CONNECT_TIMEOUT_US = 5000000 }; /* where the URL has no connect_timeout */
+
 /* In the startup packet, so that they cost no round trip; a transaction pooler would refuse them.
  */
 static const char SESSION_OPTIONS[] = "-c default_transaction_read_only=on"
-                                      " -c plan_cache_mode=force_generic_plan"
                                       " -c client_connection_check_interval=1000";
 
 void conn_global_init(void)
@@ -36,49 +36,59 @@ static void ignore_notice(void *arg, const PGresult *r)
 	(void)r;
 }
 
-static bool has_value(const PQconninfoOption *o)
+/* The operator's value of a connection parameter, or NULL. */
+static const char *given_value(const PQconninfoOption *given, const char *keyword)
 {
-	return o->val && *o->val;
+	for (const PQconninfoOption *o = given; o->keyword; o++)
+		if (!strcmp(o->keyword, keyword) && o->val && *o->val)
+			return o->val;
+	return NULL;
 }
 
-static PGconn *start(const char *url, bool prepare)
+/* Ours first, so that the operator's go before. NULL when out of memory. */
+static char *session_options(const char *own)
 {
-	PQconninfoOption *given = PQconninfoParse(url, NULL);
-	if (!given)
-		return NULL;
+	char *text;
+	return asprintf(&text, "%s %s", SESSION_OPTIONS, own ? own : "") < 0 ? NULL : text;
+}
 
+static uint64_t connect_timeout_us(const PQconninfoOption *given)
+{
+	const char *text = given_value(given, "connect_timeout");
+	unsigned long s = text ? strtoul(text, NULL, 10) : 0;
+	return s > 0 && s <= 3600 ? s * 1000000 : CONNECT_TIMEOUT_US;
+}
+
+/* Begins a session with the operator's parameters, and ours where they leave room. */
+static PGconn *start(const PQconninfoOption *given, bool prepare)
+{
 	const char *key[64], *value[64];
 	_cleanup_free_ char *options = NULL;
 	size_t n = 0;
-	for (PQconninfoOption *o = given; o->keyword && n < 56; o++) {
-		if (!has_value(o) || (prepare && !strcmp(o->keyword, "options")))
+	for (const PQconninfoOption *o = given; o->keyword && n < 56; o++) {
+		bool ours = (prepare && !strcmp(o->keyword, "options")) ||
+		            !strcmp(o->keyword, "client_encoding");
+		if (ours || !o->val || !*o->val)
 			continue;
 		key[n] = o->keyword;
 		value[n++] = o->val;
 	}
 	for (size_t i = 0; i < ELEMENTSOF(DEFAULTS); i++) {
-		bool set = false;
-		for (PQconninfoOption *o = given; o->keyword && !set; o++)
-			set = has_value(o) && !strcmp(o->keyword, DEFAULTS[i][0]);
-		if (set)
+		if (given_value(given, DEFAULTS[i][0]))
 			continue;
 		key[n] = DEFAULTS[i][0];
 		value[n++] = DEFAULTS[i][1];
 	}
 	if (prepare) {
-		const char *own = "";
-		for (PQconninfoOption *o = given; o->keyword; o++)
-			if (!strcmp(o->keyword, "options") && has_value(o))
-				own = o->val;
-		options = xasprintf("%s %s", SESSION_OPTIONS, own);
+		options = session_options(given_value(given, "options"));
+		if (!options)
+			return NULL;
 		key[n] = "options";
 		value[n++] = options;
 	}
 	key[n] = value[n] = NULL;
 
-	PGconn *pg = PQconnectStartParams(key, value, 0);
-	PQconninfoFree(given);
-	return pg;
+	return PQconnectStartParams(key, value, 0);
 }
 
 struct conn *conn_begin(const char *url, bool prepare, int interrupt, unsigned number)
@@ -90,7 +100,12 @@ struct conn *conn_begin(const char *url, bool prepare, int interrupt, unsigned n
 	c->number = number;
 	c->prepare = prepare;
 	c->interrupt = interrupt;
-	c->pg = start(url, prepare);
+	PQconninfoOption *given = PQconninfoParse(url, NULL);
+	if (given) {
+		c->pg = start(given, prepare);
+		c->connect_timeout_us = connect_timeout_us(given);
+		PQconninfoFree(given);
+	}
 	c->polling = PGRES_POLLING_WRITING;
 	if (!c->pg) {
 		conn_free(&c);
@@ -121,6 +136,11 @@ int conn_advance(struct conn *c)
 int conn_fd(const struct conn *c)
 {
 	return PQsocket(c->pg);
+}
+
+uint64_t conn_connect_timeout_us(const struct conn *c)
+{
+	return c->connect_timeout_us;
 }
 
 short conn_events(const struct conn *c)
@@ -237,6 +257,12 @@ static void forget_prepared(struct conn *c, uint64_t id)
 
 /* ---- sending and receiving ----------------------------------------------------------- */
 
+/* What one Sync is to bring. */
+struct exchange {
+	struct row_sink *sink; /* NULL: rows stay in the result */
+	PGresult *kept;        /* of its results the first error, else the last */
+};
+
 static int lost(struct conn *c)
 {
 	c->broken = true;
@@ -257,33 +283,63 @@ static bool is_error(const PGresult *r)
 	return PQresultStatus(r) == PGRES_FATAL_ERROR;
 }
 
-/* Of the results of one Sync the first error counts, else the last. */
-static void keep(PGresult **kept, PGresult *r)
+static void keep(struct exchange *x, PGresult *r)
 {
-	if (PQresultStatus(r) == PGRES_PIPELINE_ABORTED || (*kept && is_error(*kept))) {
+	if (PQresultStatus(r) == PGRES_PIPELINE_ABORTED || (x->kept && is_error(x->kept))) {
 		PQclear(r);
 		return;
 	}
-	PQclear(*kept);
-	*kept = r;
+	PQclear(x->kept);
+	x->kept = r;
+}
+
+/* The rows of the command that libpq is at come one by one, if there is somebody to take them. It
+ * refuses, harmlessly, for a command that returns none. */
+static void ask_for_rows(struct conn *c, const struct exchange *x)
+{
+	if (x->sink)
+		(void)PQsetSingleRowMode(c->pg);
+}
+
+/* One result that is not the Sync's. */
+static int take_result(struct conn *c, struct exchange *x, PGresult *r)
+{
+	if (PQresultStatus(r) == PGRES_SINGLE_TUPLE) {
+		struct pg_result *row = (struct pg_result *)r;
+		/* Without a sink it is a row of a statement that was given up. */
+		int err = x->sink ? x->sink->row(x->sink, &row) : 0;
+		conn_result_free(&row);
+		if (err < 0)
+			c->broken = true; /* the rest is still coming, and nobody wants it */
+		return err;
+	}
+	int err = 0;
+	/* A prepared statement outlives the failure of what is run after it, also if that was given
+	 * up and this is the drain. */
+	if (c->preparing && PQresultStatus(r) == PGRES_COMMAND_OK)
+		err = note_prepared(c, c->preparing);
+	c->preparing = 0;
+	keep(x, r);
+	return err;
 }
 
 /* Takes the results that are complete. 1: the Sync's end is reached; 0: more must come. A NULL ends
  * each command; two in a row mean that libpq and we disagree about what is outstanding. */
-static int take_results(struct conn *c, PGresult **kept)
+static int take_results(struct conn *c, struct exchange *x)
 {
 	bool ended = false;
 	while (!PQisBusy(c->pg)) {
 		PGresult *r = PQgetResult(c->pg);
 		if (PQstatus(c->pg) == CONNECTION_BAD) {
 			if (r)
-				keep(kept, r);
+				keep(x, r);
 			return lost(c);
 		}
 		if (!r) {
 			if (ended)
 				return lost(c);
 			ended = true;
+			ask_for_rows(c, x);
 			continue;
 		}
 		ended = false;
@@ -293,120 +349,105 @@ static int take_results(struct conn *c, PGresult **kept)
 			c->syncs--;
 			return 1;
 		}
-		keep(kept, r);
+		int err = take_result(c, x, r);
+		if (err < 0)
+			return err;
 	}
 	return 0;
 }
 
-/* Receives until the Sync. What libpq will buffer is known only to the kernel, so from the second
- * read on, and large results have many, the bytes waiting are counted. */
-static int receive(struct conn *c, uint64_t deadline_us, PGresult **kept)
+/* Receives until the Sync. */
+static int receive(struct conn *c, uint64_t deadline_us, struct exchange *x)
 {
-	size_t received = 0;
-	for (unsigned reads = 0;; reads++) {
+	for (;;) {
 		int flushing = PQflush(c->pg);
 		if (flushing < 0)
 			return lost(c);
 		int r = wait_for(c, flushing ? POLLIN | POLLOUT : POLLIN, deadline_us);
 		if (r < 0)
 			return r;
-		int waiting = 0;
-		if (reads > 0 && ioctl(PQsocket(c->pg), FIONREAD, &waiting) == 0) {
-			received += (size_t)waiting;
-			if (received > CONN_RESULT_MAX) {
-				c->broken = true;
-				return -E2BIG;
-			}
-		}
-		if (!PQconsumeInput(c->pg)) {
-			/* The server's last words, if any, are in what was read before the end. */
-			(void)take_results(c, kept);
-			return lost(c);
-		}
-		r = take_results(c, kept);
+		bool alive = PQconsumeInput(c->pg);
+		r = take_results(c, x);
 		if (r != 0)
 			return MIN(r, 0);
+		/* The server's last words, if any, were in what was read before the end. */
+		if (!alive)
+			return lost(c);
 	}
 }
 
-static int finish(struct conn *c, uint64_t deadline_us, struct pg_result **ret)
+static int finish(struct conn *c, uint64_t deadline_us, struct exchange *x, struct pg_result **ret)
 {
-	PGresult *kept = NULL;
+	ask_for_rows(c, x);
 	int r = sync_and_send(c);
 	if (r == 0)
-		r = receive(c, deadline_us, &kept);
+		r = receive(c, deadline_us, x);
 	else
-		(void)take_results(c, &kept);
-	if (r == 0 && !kept)
+		(void)take_results(c, x);
+	if (r == 0 && !x->kept)
 		r = -ENOMEM;
 	if (r < 0 && r != -ECONNRESET) {
-		PQclear(kept);
-		kept = NULL;
+		PQclear(x->kept);
+		x->kept = NULL;
 	}
-	*ret = (struct pg_result *)kept;
+	*ret = (struct pg_result *)x->kept;
 	return r;
 }
 
 /* ---- statements ---------------------------------------------------------------------- */
 
 static int run_once(struct conn *c, const struct stmt *s, const char *const *values,
-                    uint64_t deadline_us, struct pg_result **ret)
+                    uint64_t deadline_us, struct row_sink *sink, struct pg_result **ret)
 {
+	struct exchange x = {.sink = sink};
 	int n = (int)s->binds;
 	if (!c->prepare) {
 		if (!PQsendQueryParams(c->pg, s->sql, n, s->oid, values, NULL, NULL, 0))
 			return lost(c);
-		return finish(c, deadline_us, ret);
+		return finish(c, deadline_us, &x, ret);
 	}
-	bool fresh = !is_prepared(c, s->id);
-	if (fresh && !PQsendPrepare(c->pg, s->name, s->sql, n, s->oid))
-		return lost(c);
+	if (!is_prepared(c, s->id)) {
+		if (!PQsendPrepare(c->pg, s->name, s->sql, n, s->oid))
+			return lost(c);
+		c->preparing = s->id;
+	}
 	if (!PQsendQueryPrepared(c->pg, s->name, n, values, NULL, NULL, 0))
 		return lost(c);
-	int r = finish(c, deadline_us, ret);
-	/* A prepared statement outlives its transaction, so even an error in running it leaves it
-	 * behind; only an error in preparing does not, and then preparing again is what is needed.
-	 */
-	if (r == 0 && fresh && !is_error((PGresult *)*ret))
-		return note_prepared(c, s->id);
-	return r;
+	return finish(c, deadline_us, &x, ret);
 }
 
-/* The server has no such statement, or has it with other columns than before. */
-static bool is_stale(const struct pg_result *r)
+/* Its columns are others than when it was prepared. The same SQLSTATE may come from the statement
+ * itself. */
+static bool has_changed(const struct pg_result *r)
 {
-	const char *state = conn_sqlstate(r);
-	return !strcmp(state, "26000") || !strcmp(state, "0A000");
+	const char *where = PQresultErrorField((const PGresult *)r, PG_DIAG_SOURCE_FUNCTION);
+	return !strcmp(conn_sqlstate(r), "0A000") && where &&
+	       !strcmp(where, "RevalidateCachedQuery");
 }
 
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
-             struct pg_result **ret)
+             struct row_sink *sink, struct pg_result **ret)
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	*ret = NULL;
-	int r = run_once(c, s, values, deadline_us, ret);
-	if (r < 0 || !c->prepare)
+	bool known = is_prepared(c, s->id);
+	int r = run_once(c, s, values, deadline_us, sink, ret);
+	if (r < 0 || !known)
 		return r;
-	if (!strcmp(conn_sqlstate(*ret), "42P05")) {
-		/* It was prepared, by a run whose own error hid that. */
-		conn_result_free(ret);
-		r = note_prepared(c, s->id);
-		return r < 0 ? r : run_once(c, s, values, deadline_us, ret);
-	}
-	if (!is_prepared(c, s->id) || !is_stale(*ret))
+	bool changed = has_changed(*ret);
+	if (!changed && strcmp(conn_sqlstate(*ret), "26000"))
 		return r;
-	bool changed = !strcmp(conn_sqlstate(*ret), "0A000");
 	conn_result_free(ret);
 	if (changed) {
 		char sql[64];
 		snprintf(sql, sizeof sql, "/* provost */ DEALLOCATE %s", s->name);
 		r = conn_command(c, sql, deadline_us, ret);
+		conn_result_free(ret);
 		if (r < 0)
 			return r;
-		conn_result_free(ret);
 	}
 	forget_prepared(c, s->id);
-	return run_once(c, s, values, deadline_us, ret);
+	return run_once(c, s, values, deadline_us, sink, ret);
 }
 
 int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,
@@ -414,30 +455,33 @@ int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	*ret = NULL;
+	struct exchange x = {0};
 	if (!PQsendPrepare(c->pg, "", s->sql, (int)s->binds, s->oid) ||
 	    !PQsendDescribePrepared(c->pg, ""))
 		return lost(c);
-	return finish(c, deadline_us, ret);
+	return finish(c, deadline_us, &x, ret);
 }
 
 int conn_explain(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	*ret = NULL;
+	struct exchange x = {0};
 	_cleanup_free_ char *sql = xasprintf("/* provost */ EXPLAIN (FORMAT JSON) %s", s->sql);
 	_cleanup_free_ const char **nulls = xcalloc(s->binds + 1, sizeof *nulls);
 	if (!PQsendQueryParams(c->pg, sql, (int)s->binds, s->oid, nulls, NULL, NULL, 0))
 		return lost(c);
-	return finish(c, deadline_us, ret);
+	return finish(c, deadline_us, &x, ret);
 }
 
 int conn_command(struct conn *c, const char *sql, uint64_t deadline_us, struct pg_result **ret)
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	*ret = NULL;
+	struct exchange x = {0};
 	if (!PQsendQueryParams(c->pg, sql, 0, NULL, NULL, NULL, NULL, 0))
 		return lost(c);
-	return finish(c, deadline_us, ret);
+	return finish(c, deadline_us, &x, ret);
 }
 
 void conn_result_free(struct pg_result **r)
@@ -469,13 +513,18 @@ enum conn_condition conn_condition(const struct conn *c)
 
 enum conn_condition conn_drain(struct conn *c)
 {
-	PGresult *dropped = NULL;
+	struct exchange x = {0};
 	if (PQflush(c->pg) < 0 || !PQconsumeInput(c->pg)) {
 		c->broken = true;
 		return CONN_BROKEN;
 	}
-	while (c->syncs > 0 && take_results(c, &dropped) == 1)
+	while (c->syncs > 0 && take_results(c, &x) == 1)
 		;
-	PQclear(dropped);
+	PQclear(x.kept);
 	return conn_condition(c);
+}
+
+void conn_give_up(struct conn *c)
+{
+	c->broken = true;
 }

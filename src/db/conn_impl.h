@@ -28,7 +28,9 @@ struct conn {
 	int interrupt;  /* borrowed, or -1 */
 	unsigned syncs; /* sent and not yet answered */
 	PostgresPollingStatusType polling;
+	uint64_t connect_timeout_us;
 
+	uint64_t preparing; /* id of the statement whose Parse is under way, or 0 */
 	uint64_t *prepared; /* ids of the statements this session holds */
 	size_t prepareds, prepared_cap;
 

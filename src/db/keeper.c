@@ -5,12 +5,11 @@
 #include "provost/log.h"
 
 enum {
-	CONNECT_TIMEOUT_MS = 5000, /* of one attempt */
-	BACKOFF_BASE_MS = 50,      /* full jitter below a ceiling that doubles ... */
-	BACKOFF_MAX_MS = 1000,     /* ... up to this, so that a database is found again within it */
-	CONNECTS_AT_ONCE = 4,      /* while they succeed; one while they fail */
-	CHECK_INTERVAL_MS = 250,   /* between looks at idle connections */
-	DRAIN_TIMEOUT_MS = 5000,   /* for a cancelled statement to end */
+	BACKOFF_BASE_MS = 50,    /* full jitter below a ceiling that doubles ... */
+	BACKOFF_MAX_MS = 1000,   /* ... up to this, so that a database is found again within it */
+	CONNECTS_AT_ONCE = 4,    /* while they succeed; one while they fail */
+	CHECK_INTERVAL_MS = 250, /* between looks at idle connections */
+	DRAIN_TIMEOUT_MS = 5000, /* for a cancelled statement to end */
 	IDLE_SURPLUS_MS = 60 * 1000, /* above min, unused for so long: closed */
 	COMPLAIN_INTERVAL_MS = 30 * 1000,
 	POLL_MAX = 1 + 1024, /* descriptors in one turn */
@@ -124,7 +123,7 @@ static void advance_connecting(struct pool *p, struct conn *c, bool is_ready)
 		note_success(p, c, now);
 		return;
 	}
-	bool late = now - c->since_us >= CONNECT_TIMEOUT_MS * 1000u;
+	bool late = now - c->since_us >= conn_connect_timeout_us(c);
 	if (r == 0 && !late)
 		return;
 	char why[512];
@@ -218,7 +217,7 @@ static void check_idle(struct pool *p)
 		conn_free(&c);
 
 	/* The descriptors are looked at outside the lock; a stale one says nothing worse than that
-	 * somebody else's socket is readable. */
+	 * somebody else's socket is readable, and who is borrowed is looked at again. */
 	pthread_mutex_lock(&p->lock);
 	TAILQ_FOREACH (c, &p->list[CONN_IDLE], link) {
 		if (n == POLL_MAX)
@@ -233,7 +232,7 @@ static void check_idle(struct pool *p)
 	for (nfds_t i = 0; i < n; i++) {
 		if (!fd[i].revents || !(c = borrow(p, number[i])))
 			continue;
-		if (conn_drain(c) == CONN_BROKEN)
+		if (pool_was_closed(c))
 			log_info("pool: an idle connection was closed by the server",
 			         LOGU("connection", c->number));
 		pool_release(p, &c);

@@ -151,18 +151,20 @@ static int acquire(struct pool *p, struct conn **ret)
 	return r;
 }
 
-/* Whether the other side has said goodbye, or anything, while the connection was idle. */
-static bool has_input(const struct conn *c)
+bool pool_was_closed(struct conn *c)
 {
 	struct pollfd f = {.fd = conn_fd(c), .events = POLLIN};
-	return poll(&f, 1, 0) != 0;
+	if (poll(&f, 1, 0) == 0)
+		return false;
+	conn_give_up(c);
+	return true;
 }
 
 int pool_acquire(struct pool *p, bool verify, struct conn **ret)
 {
 	struct conn *c = NULL;
 	int r;
-	while ((r = acquire(p, &c)) == 0 && verify && has_input(c) && conn_drain(c) != CONN_CLEAN)
+	while ((r = acquire(p, &c)) == 0 && verify && pool_was_closed(c))
 		pool_release(p, &c);
 	if (r == 0)
 		*ret = c;

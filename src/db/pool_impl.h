@@ -61,6 +61,9 @@ bool pool_surplus_locked(const struct pool *p, const struct conn *c, uint64_t no
 void pool_serve_locked(struct pool *p, uint64_t now_us);
 /* Tells all who wait that there is nothing to wait for. */
 void pool_refuse_locked(struct pool *p);
+/* Whether the server has said anything to a borrowed connection that asked nothing: its end is
+ * near, whatever it says, and it is given up. */
+bool pool_was_closed(struct conn *c);
 void pool_close(struct pool *p, struct conn *c, bool was_lost);
 
 /* ---- keeper.c

@@ -172,15 +172,3 @@ void rows_object(const struct pg_result *result, int row, struct buf *out)
 	}
 	buf_addc(out, '}');
 }
-
-void rows_array(const struct pg_result *result, struct buf *out)
-{
-	int n = PQntuples((const PGresult *)result);
-	buf_addc(out, '[');
-	for (int i = 0; i < n && !out->failed; i++) {
-		if (i > 0)
-			buf_addc(out, ',');
-		rows_object(result, i, out);
-	}
-	buf_addc(out, ']');
-}

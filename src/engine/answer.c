@@ -1,10 +1,10 @@
 #include "answer.h"
 
+#include <errno.h>
 #include <libpq-fe.h>
 #include <string.h>
 #include <xxhash.h>
 
-#include "provost/conn.h"
 #include "provost/rows.h"
 
 void answer_done(struct answer *a)
@@ -14,6 +14,62 @@ void answer_done(struct answer *a)
 	free(a->message);
 	*a = (struct answer){0};
 }
+
+/* ---- rows as they come --------------------------------------------------------------- */
+
+static int collect_json(struct collector *k, struct pg_result **row)
+{
+	if (k->rows > 1)
+		return 0;
+	if (PQgetlength((PGresult *)*row, 0, 0) > ANSWER_BODY_MAX)
+		return -E2BIG;
+	k->json = *row;
+	*row = NULL;
+	return 0;
+}
+
+static int collect_rendered(struct collector *k, const struct pg_result *row)
+{
+	if (k->returns == RETURNS_ROW && k->rows > 1)
+		return 0;
+	if (k->returns == RETURNS_ROWS)
+		buf_addc(&k->rendered, k->rows > 1 ? ',' : '[');
+	rows_object(row, 0, &k->rendered);
+	if (!k->rendered.failed)
+		return 0;
+	/* An escaped character has at most six bytes: if not even so it was too much, memory was
+	 * what there was too little of. */
+	size_t most = k->rendered.len + 6 * PQresultMemorySize((const PGresult *)row);
+	return most > ANSWER_BODY_MAX ? -E2BIG : -ENOMEM;
+}
+
+static int collect(struct row_sink *sink, struct pg_result **row)
+{
+	struct collector *k = (struct collector *)sink;
+	k->rows++;
+	if (k->returns == RETURNS_JSON)
+		return collect_json(k, row);
+	if (k->returns == RETURNS_NONE)
+		return 0;
+	return collect_rendered(k, *row);
+}
+
+void collector_init(struct collector *k, const struct endpoint *e)
+{
+	*k = (struct collector){
+	    .sink.row = collect,
+	    .returns = e->returns,
+	    .rendered.max = ANSWER_BODY_MAX,
+	};
+}
+
+void collector_done(struct collector *k)
+{
+	conn_result_free(&k->json);
+	buf_done(&k->rendered);
+}
+
+/* ---- the answer ---------------------------------------------------------------------- */
 
 static void result_free(void *r)
 {
@@ -29,33 +85,22 @@ static void set_etag(struct answer *a)
 }
 
 /* The one column of the first row, served out of the result itself. */
-static void take_json(struct answer *a, struct pg_result **result)
+static void take_json(struct answer *a, struct collector *k)
 {
-	PGresult *r = (PGresult *)*result;
-	if (PQntuples(r) == 0) {
-		a->outcome = OUTCOME_NO_ROW;
-		return;
-	}
+	PGresult *r = (PGresult *)k->json;
 	bool null = PQgetisnull(r, 0, 0);
 	a->body = null ? "null" : PQgetvalue(r, 0, 0);
 	a->body_len = null ? 4 : (size_t)PQgetlength(r, 0, 0);
 	a->memory = r;
 	a->memory_free = result_free;
-	*result = NULL;
+	k->json = NULL;
 }
 
-static void render(struct answer *a, const struct endpoint *e, const struct pg_result *result)
+static void take_rendered(struct answer *a, struct collector *k)
 {
-	_cleanup_buf_ struct buf b = {.max = CONN_RESULT_MAX};
-	if (e->returns == RETURNS_ROWS)
-		rows_array(result, &b);
-	else if (PQntuples((const PGresult *)result) > 0)
-		rows_object(result, 0, &b);
-	else {
-		a->outcome = OUTCOME_NO_ROW;
-		return;
-	}
-	char *text = buf_take(&b, &a->body_len);
+	if (k->returns == RETURNS_ROWS)
+		buf_adds(&k->rendered, k->rows ? "]" : "[]");
+	char *text = buf_take(&k->rendered, &a->body_len);
 	a->body = text;
 	a->memory = text;
 	a->memory_free = free;
@@ -63,30 +108,29 @@ static void render(struct answer *a, const struct endpoint *e, const struct pg_r
 		a->outcome = OUTCOME_NO_MEMORY;
 }
 
-static void take_error(struct answer *a, const PGresult *r)
+static void take_error(struct answer *a, const struct pg_result *result)
 {
+	const PGresult *r = (const PGresult *)result;
 	const char *message = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
 	a->outcome = OUTCOME_SQL_ERROR;
-	snprintf(a->sqlstate, sizeof a->sqlstate, "%s", conn_sqlstate((const struct pg_result *)r));
+	snprintf(a->sqlstate, sizeof a->sqlstate, "%s", conn_sqlstate(result));
 	a->message = strdup(message ? message : PQresultErrorMessage(r));
 }
 
-void answer_from_result(struct answer *a, const struct endpoint *e, struct pg_result **result)
+void answer_make(struct answer *a, struct collector *k, const struct pg_result *result)
 {
+	ExecStatusType status = PQresultStatus((const PGresult *)result);
 	a->outcome = OUTCOME_OK;
-	switch (PQresultStatus((PGresult *)*result)) {
-	case PGRES_TUPLES_OK:
-		if (e->returns == RETURNS_JSON)
-			take_json(a, result);
-		else if (e->returns != RETURNS_NONE)
-			render(a, e, *result);
-		break;
-	case PGRES_COMMAND_OK:
-		break;
-	default:
-		take_error(a, (PGresult *)*result);
-	}
+	if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
+		take_error(a, result);
+	else if (k->returns == RETURNS_NONE)
+		;
+	else if (k->rows == 0 && k->returns != RETURNS_ROWS)
+		a->outcome = OUTCOME_NO_ROW;
+	else if (k->returns == RETURNS_JSON)
+		take_json(a, k);
+	else
+		take_rendered(a, k);
 	if (a->body)
 		set_etag(a);
-	conn_result_free(result);
 }

@@ -1,16 +1,31 @@
 /*
- * The one way from a result to an answer.
+ * The one way from a statement's rows to an answer.
+ *
+ * A collector takes the rows as they come and makes the body of them: of `json` it keeps the first
+ * row's result, out of which the body is served, `rows` and `row` are rendered at once. One job's,
+ * one try's; its owner frees it with collector_done.
  */
 #ifndef PROVOST_ENGINE_ANSWER_H
 #define PROVOST_ENGINE_ANSWER_H
 
 #include "provost/answer.h"
+#include "provost/buf.h"
+#include "provost/conn.h"
 #include "provost/endpoint.h"
 
-struct pg_result;
+struct collector {
+	struct row_sink sink;
+	enum returns returns;
+	size_t rows;
+	struct pg_result *json; /* the first row */
+	struct buf rendered;
+};
 
-/* Fills everything of `a` but its times from the statement's result, which is taken over and
- * zeroed. */
-void answer_from_result(struct answer *a, const struct endpoint *e, struct pg_result **result);
+void collector_init(struct collector *k, const struct endpoint *e);
+void collector_done(struct collector *k);
+
+/* Fills everything of `a` but its times from what was collected and from the statement's result.
+ * What the body needs is moved out of the collector. */
+void answer_make(struct answer *a, struct collector *k, const struct pg_result *result);
 
 #endif

@@ -15,6 +15,7 @@ enum {
 	LOST_RETRIES = 1,       /* of a read whose connection died: it may have been the cause */
 	TERMINATED_RETRIES = 5, /* of one that an administrator ended, who may be ending them all */
 	PAUSE_US = 10000,       /* before a retry: full jitter below it, doubling */
+	REPORT_INTERVAL_US = 2000000, /* between lines that say what was refused */
 };
 
 struct worker {
@@ -35,7 +36,10 @@ struct engine {
 	TAILQ_HEAD(, job) queue; /* oldest first */
 	unsigned waiting, busy;
 	bool stopping;
-	uint64_t jobs, refused, expired, retries;
+	uint64_t jobs, retries;
+	uint64_t outcomes[OUTCOME_COUNT];
+	uint64_t reported[OUTCOME_COUNT]; /* of them, at the last report */
+	uint64_t report_us;
 
 	struct worker worker[ENGINE_THREADS_MAX];
 };
@@ -82,9 +86,8 @@ static bool is_conflict(const struct pg_result *r)
 	return !strcmp(s, "40001") || !strcmp(s, "40P01");
 }
 
-static void pause_before_retry(unsigned retry)
+static void pause_before_retry(uint64_t us)
 {
-	uint64_t us = jitter((uint64_t)PAUSE_US << retry);
 	struct timespec t = {.tv_nsec = (long)us * 1000};
 	nanosleep(&t, NULL);
 }
@@ -96,21 +99,48 @@ static void count_retry(struct engine *e)
 	pthread_mutex_unlock(&e->lock);
 }
 
-/* One try: borrow, run, give back. */
-static int attempt(struct engine *e, struct job *j, bool verify, uint64_t timeout_us,
-                   struct pg_result **ret, enum outcome *ret_outcome)
+/* One job on its way through the tries. */
+struct run {
+	struct job *job;
+	struct collector collector; /* of the latest try */
+	struct pg_result *result;   /* likewise */
+	uint64_t timeout_us;
+	uint64_t deadline_us; /* of the statement, all tries together; 0 before the first */
+	unsigned lost, conflicts;
+};
+
+static void run_reset(struct run *x)
 {
+	conn_result_free(&x->result);
+	collector_done(&x->collector);
+	collector_init(&x->collector, x->job->endpoint);
+}
+
+static void run_done(struct run *x)
+{
+	conn_result_free(&x->result);
+	collector_done(&x->collector);
+}
+
+/* One try: borrow, run, give back. */
+static int attempt(struct engine *e, struct run *x, enum outcome *ret_outcome)
+{
+	struct job *j = x->job;
 	struct conn *c;
-	int r = pool_acquire(e->pool, verify, &c);
+	run_reset(x);
+	int r = pool_acquire(e->pool, x->lost > 0, &c);
 	uint64_t now = clock_us();
 	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
 	if (r < 0) {
 		*ret_outcome = outcome_of_acquire(r);
 		return r;
 	}
-	r = conn_run(c, &j->endpoint->stmt, j->values, now + timeout_us, ret);
+	if (!x->deadline_us)
+		x->deadline_us = now + x->timeout_us;
+	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,
+	             &x->result);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
-	*ret_outcome = outcome_of_run(r);
+	*ret_outcome = r < 0 ? outcome_of_run(r) : OUTCOME_OK;
 	pool_release(e->pool, &c);
 	return r;
 }
@@ -122,56 +152,67 @@ static bool may_follow_loss(const struct pg_result *words, unsigned lost)
 	return lost < (terminated ? TERMINATED_RETRIES : LOST_RETRIES);
 }
 
-static enum outcome run_statement(struct engine *e, struct job *j, uint64_t timeout_us,
-                                  struct pg_result **ret)
+/* Whether to try again after what `r` says of the latest try, and after which pause. */
+static bool may_retry(struct run *x, int r, uint64_t *ret_pause_us)
 {
-	enum outcome outcome = OUTCOME_OK;
-	unsigned lost = 0, conflicts = 0;
+	if (r == -ECONNRESET && may_follow_loss(x->result, x->lost)) {
+		/* The first time at once: another connection is there, or being made. */
+		*ret_pause_us = x->lost ? jitter((uint64_t)PAUSE_US << x->lost) : 0;
+		x->lost++;
+		return true;
+	}
+	if (r == 0 && is_conflict(x->result) && x->conflicts < CONFLICT_RETRIES) {
+		*ret_pause_us = jitter((uint64_t)PAUSE_US << x->conflicts);
+		x->conflicts++;
+		return true;
+	}
+	return false;
+}
+
+static enum outcome run_statement(struct engine *e, struct run *x)
+{
+	enum outcome outcome;
+	uint64_t pause_us;
 	for (;;) {
-		int r = attempt(e, j, lost > 0, timeout_us, ret, &outcome);
-		if (r == -ECONNRESET && may_follow_loss(*ret, lost)) {
-			conn_result_free(ret);
-			if (lost++ > 0)
-				pause_before_retry(lost);
-		} else if (r == 0 && is_conflict(*ret) && conflicts < CONFLICT_RETRIES) {
-			conn_result_free(ret);
-			pause_before_retry(conflicts++);
-		} else if (r == 0) {
-			return OUTCOME_OK;
-		} else {
-			conn_result_free(ret);
+		int r = attempt(e, x, &outcome);
+		if (!may_retry(x, r, &pause_us) || clock_us() + pause_us >= x->deadline_us)
 			return outcome;
-		}
+		pause_before_retry(pause_us);
 		count_retry(e);
 	}
 }
 
 static void log_failure(const struct job *j)
 {
+	static const char *const texts[OUTCOME_COUNT] = {
+	    [OUTCOME_SQL_ERROR] = "statement failed",
+	    [OUTCOME_DEADLINE] = "statement cancelled at its timeout",
+	    [OUTCOME_TOO_LARGE] = "result too large",
+	    [OUTCOME_DB_LOST] = "connection lost with the statement",
+	    [OUTCOME_NO_MEMORY] = "out of memory",
+	};
 	const struct answer *a = &j->answer;
-	if (a->outcome == OUTCOME_SQL_ERROR)
-		log_warn("statement failed", LOGS("request", j->request_id),
-		         LOGS("endpoint", j->endpoint->name), LOGS("sqlstate", a->sqlstate),
-		         LOGS("reason", a->message));
-	else if (a->outcome == OUTCOME_DEADLINE)
-		log_warn("statement cancelled at its timeout", LOGS("request", j->request_id),
-		         LOGS("endpoint", j->endpoint->name), LOGU("db_us", a->db_us));
-	else if (a->outcome == OUTCOME_TOO_LARGE)
-		log_warn("result too large", LOGS("request", j->request_id),
-		         LOGS("endpoint", j->endpoint->name));
+	if (texts[a->outcome])
+		log_warn(texts[a->outcome], LOGS("request", j->request_id),
+		         LOGS("endpoint", j->endpoint->name),
+		         LOGS("sqlstate", *a->sqlstate ? a->sqlstate : NULL),
+		         LOGS("reason", a->message), LOGU("db_us", a->db_us));
 }
 
-static void run_job(struct engine *e, struct job *j, const struct engine_options *o)
+/* Returns the outcome, because the job is its submitter's again. */
+static enum outcome run_job(struct engine *e, struct job *j, const struct engine_options *o)
 {
-	_cleanup_result_ struct pg_result *result = NULL;
 	int64_t own = j->endpoint->timeout_ms;
 	int64_t timeout_ms = own >= 0 ? own : o->statement_timeout_ms;
-	enum outcome outcome = run_statement(e, j, (uint64_t)timeout_ms * 1000, &result);
-	j->answer.outcome = outcome;
-	if (outcome == OUTCOME_OK)
-		answer_from_result(&j->answer, j->endpoint, &result);
+	struct run x = {.job = j, .timeout_us = (uint64_t)timeout_ms * 1000};
+	j->answer.outcome = run_statement(e, &x);
+	if (j->answer.outcome == OUTCOME_OK)
+		answer_make(&j->answer, &x.collector, x.result);
+	run_done(&x);
+	enum outcome outcome = j->answer.outcome;
 	log_failure(j);
 	j->done(j);
+	return outcome;
 }
 
 /* ---- the queue ----------------------------------------------------------------------- */
@@ -195,7 +236,7 @@ int engine_submit(struct engine *e, struct job *j)
 	if (e->stopping) {
 		r = -ESHUTDOWN;
 	} else if (e->waiting >= e->options.queue) {
-		e->refused++;
+		e->outcomes[OUTCOME_QUEUE_FULL]++;
 		r = -EAGAIN;
 	} else {
 		e->jobs++;
@@ -214,6 +255,32 @@ static bool is_overdue(const struct engine *e, const struct job *j, uint64_t now
 	return now_us >= j->submitted_us + (uint64_t)e->options.queue_timeout_ms * 1000;
 }
 
+/* What was refused for want of something since the last report: one line for all of it, since a
+ * line each would be what an overloaded server needs least. */
+static void report_refusals(struct engine *e, uint64_t now_us)
+{
+	static const enum outcome refusals[] = {OUTCOME_QUEUE_FULL, OUTCOME_QUEUE_TIMEOUT,
+	                                        OUTCOME_POOL_TIMEOUT, OUTCOME_DB_DOWN};
+	uint64_t n[OUTCOME_COUNT] = {0}, sum = 0;
+	pthread_mutex_lock(&e->lock);
+	bool due = now_us >= e->report_us;
+	if (due)
+		e->report_us = now_us + REPORT_INTERVAL_US;
+	for (size_t i = 0; due && i < ELEMENTSOF(refusals); i++) {
+		enum outcome o = refusals[i];
+		sum += n[o] = e->outcomes[o] - e->reported[o];
+		e->reported[o] = e->outcomes[o];
+	}
+	struct engine_options o = e->options;
+	pthread_mutex_unlock(&e->lock);
+	if (sum)
+		log_warn("requests were answered 503", LOGU("queue_full", n[OUTCOME_QUEUE_FULL]),
+		         LOGU("no_worker_in_time", n[OUTCOME_QUEUE_TIMEOUT]),
+		         LOGU("no_connection_in_time", n[OUTCOME_POOL_TIMEOUT]),
+		         LOGU("database_down", n[OUTCOME_DB_DOWN]), LOGU("workers", o.threads),
+		         LOGU("queue", o.queue));
+}
+
 void engine_expire(struct engine *e, uint64_t now_us)
 {
 	/* All jobs wait equally long, so the first in the queue is the first to be overdue. */
@@ -222,14 +289,15 @@ void engine_expire(struct engine *e, uint64_t now_us)
 		pthread_mutex_lock(&e->lock);
 		if (!TAILQ_EMPTY(&e->queue) && is_overdue(e, TAILQ_FIRST(&e->queue), now_us)) {
 			j = take_first_locked(e);
-			e->expired++;
+			e->outcomes[OUTCOME_QUEUE_TIMEOUT]++;
 		}
 		pthread_mutex_unlock(&e->lock);
 		if (!j)
-			return;
+			break;
 		j->answer.queue_us = (uint32_t)(now_us - j->submitted_us);
 		complete(j, OUTCOME_QUEUE_TIMEOUT);
 	}
+	report_refusals(e, now_us);
 }
 
 /* ---- workers ------------------------------------------------------------------------- */
@@ -267,8 +335,9 @@ static void *work(void *arg)
 	struct job *j;
 	pthread_setname_np(pthread_self(), "worker");
 	while ((j = next_job(w, &o))) {
-		run_job(e, j, &o);
+		enum outcome outcome = run_job(e, j, &o);
 		pthread_mutex_lock(&e->lock);
+		e->outcomes[outcome]++;
 		if (--e->busy == 0 && e->stopping)
 			pthread_cond_signal(&e->idle);
 		pthread_mutex_unlock(&e->lock);
@@ -398,8 +467,8 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
 	    .busy = e->busy,
 	    .waiting = e->waiting,
 	    .jobs = e->jobs,
-	    .refused = e->refused,
-	    .expired = e->expired,
+	    .refused = e->outcomes[OUTCOME_QUEUE_FULL],
+	    .expired = e->outcomes[OUTCOME_QUEUE_TIMEOUT],
 	    .retries = e->retries,
 	};
 	pthread_mutex_unlock(&e->lock);

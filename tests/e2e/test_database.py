@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from harness import Server, patience, wait_until
-from load import Load, nothing_left_behind, sessions
+from load import SANITIZED, Load, nothing_left_behind, sessions
 
 ENDPOINTS = {
     # `n` makes every request another one, so that none is answered with another's answer.
@@ -434,24 +434,28 @@ def test_prepared_statements_gone(cluster, empty_database, command):
 SESSION = {**ENDPOINTS, "show.sql": """-- @route GET /api/show
 -- @cache off
 SELECT json_build_object('zone', current_setting('TimeZone'), 'read_only', current_setting('transaction_read_only'),
+                         'name', U&'caf\\00e9',
                          'planned_anew', (SELECT sum(custom_plans) FROM pg_prepared_statements))"""}
 
 
 def test_sessions(cluster, empty_database):
-    """In UTC, read-only, and planning each statement once; what the operator's URL says goes before."""
+    """In UTC, read-only, and otherwise as the operator's URL and the database have it."""
     config = {"database": {"pool_min": 1, "pool_max": 1}}
+    for mode, planned_anew in (("force_generic_plan", 0), ("force_custom_plan", 11)):
+        server = Server(cluster, empty_database, SESSION, config)
+        url = cluster.app_dsn(empty_database) + f"&options=-c%20plan_cache_mode%3D{mode}&client_encoding=LATIN1"
+        server.write_config({"database": {"url": url}})
+        with server:
+            for n in range(10):
+                assert server.get(one(n)).status == 200
+            shown = server.get("/api/show").json()
+            assert (shown["zone"], shown["read_only"], shown["name"]) == ("UTC", "on", "caf\u00e9")
+            assert planned_anew - 1 <= shown["planned_anew"] <= planned_anew
+    cluster.sql("postgres", f'ALTER DATABASE "{empty_database}" SET plan_cache_mode = force_generic_plan')
     with Server(cluster, empty_database, SESSION, config) as server:
         for n in range(10):
             assert server.get(one(n)).status == 200
-        assert server.get("/api/show").json() == {"zone": "UTC", "read_only": "on", "planned_anew": 0}
-    server = Server(cluster, empty_database, SESSION, config)
-    url = cluster.app_dsn(empty_database) + "&options=-c%20plan_cache_mode%3Dforce_custom_plan"
-    server.write_config({"database": {"url": url}})
-    with server:
-        for n in range(10):
-            assert server.get(one(n)).status == 200
-        shown = server.get("/api/show").json()
-        assert shown["planned_anew"] >= 10 and shown["read_only"] == "on"
+        assert server.get("/api/show").json()["planned_anew"] == 0
 
 
 # ---- cancelled -----------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ static int run(struct conn *c, const char *text, int64_t timeout_ms)
 {
 	struct stmt s = statement(text);
 	_cleanup_result_ struct pg_result *result = NULL;
-	int r = conn_run(c, &s, NULL, clock_us() + (uint64_t)timeout_ms * 1000, &result);
+	int r = conn_run(c, &s, NULL, clock_us() + (uint64_t)timeout_ms * 1000, NULL, &result);
 	if (r == 0 && !strcmp(text, "one"))
 		ck_assert_str_eq(conn_sqlstate(result), "");
 	stmt_done(&s);

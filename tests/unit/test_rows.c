@@ -114,27 +114,6 @@ START_TEST(an_object)
 }
 END_TEST
 
-START_TEST(an_array)
-{
-	struct pg_result *r = two_rows();
-	_cleanup_buf_ struct buf b = {0};
-	rows_array(r, &b);
-	expect(&b,
-	       "[{\"id\":1,\"the \\\"Name\\\"\":\"a\\tb\"},{\"id\":2,\"the \\\"Name\\\"\":null}]");
-	PQclear((PGresult *)r);
-}
-END_TEST
-
-START_TEST(an_empty_array)
-{
-	PGresult *r = PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK);
-	_cleanup_buf_ struct buf b = {0};
-	rows_array((struct pg_result *)r, &b);
-	expect(&b, "[]");
-	PQclear(r);
-}
-END_TEST
-
 int main(void)
 {
 	Suite *s = suite_create("rows");
@@ -143,8 +122,6 @@ int main(void)
 	tcase_add_loop_test(c, value_cut_short, 0, (int)ELEMENTSOF(values));
 	tcase_add_loop_test(c, value_without_room, 0, (int)ELEMENTSOF(values));
 	tcase_add_test(c, an_object);
-	tcase_add_test(c, an_array);
-	tcase_add_test(c, an_empty_array);
 	suite_add_tcase(s, c);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
