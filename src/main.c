@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "pidfile.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
 #include "provost/conn.h"
@@ -93,19 +94,22 @@ static int command_check(const struct command_line *l)
 		        errors_count(errs) == 1 ? "" : "s");
 		return 1;
 	}
-	printf("%s: good; %zu endpoints checked against the database\n", l->config,
-	       catalog->endpoints);
+	printf("%s: good; %zu endpoint%s checked against the database\n", l->config,
+	       catalog->endpoints, catalog->endpoints == 1 ? "" : "s");
 	return 0;
 }
 
-static int read_pid(const char *path, pid_t *ret)
+/* Looks again before it signals: the server may have ended while its files were checked. */
+static int find_server(const char *pidfile, pid_t *ret)
 {
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	long pid;
-	if (!f || fscanf(f, "%ld", &pid) != 1 || pid <= 1)
-		return -ENOENT;
-	*ret = (pid_t)pid;
-	return 0;
+	int r = pidfile_read(pidfile, ret);
+	if (r == -ESRCH)
+		fprintf(stderr,
+		        "provost reload: the server does not run: process %ld left %s behind\n",
+		        (long)*ret, pidfile);
+	else if (r < 0)
+		fprintf(stderr, "provost reload: no pid in %s; does the server run?\n", pidfile);
+	return r;
 }
 
 static int command_reload(const struct command_line *l)
@@ -115,13 +119,13 @@ static int command_reload(const struct command_line *l)
 		fprintf(stderr, "provost reload: say which server with --pidfile FILE\n");
 		return 2;
 	}
-	if (read_pid(l->pidfile, &pid) < 0) {
-		fprintf(stderr, "provost reload: no pid in %s; does the server run?\n", l->pidfile);
+	if (find_server(l->pidfile, &pid) < 0)
 		return 1;
-	}
 	int r = command_check(l);
 	if (r != 0)
 		return r;
+	if (find_server(l->pidfile, &pid) < 0)
+		return 1;
 	if (kill(pid, SIGHUP) < 0) {
 		fprintf(stderr, "provost reload: cannot signal process %ld: %s\n", (long)pid,
 		        strerror(errno));

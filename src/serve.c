@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <time.h>
 
+#include "pidfile.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
 #include "provost/conn.h"
@@ -37,7 +38,10 @@ struct server {
 	sigset_t signals;
 	int stop_fd;  /* readable while a signal to stop is pending */
 	bool put_off; /* a reload that came while the server was starting */
+	const char *pidfile; /* NULL: none */
+	int pidfile_fd;
 	pthread_t janitor;
+	bool janitor_started;
 	atomic_bool janitor_stops;
 };
 
@@ -232,17 +236,18 @@ static void raise_descriptor_limit(void)
 	(void)setrlimit(RLIMIT_NOFILE, &l);
 }
 
-static int write_pidfile(const char *path)
+static int take_pidfile(struct server *s)
 {
-	_cleanup_fclose_ FILE *f = path ? fopen(path, "we") : NULL;
-	if (!path)
+	s->pidfile_fd = s->pidfile ? pidfile_lock(s->pidfile) : -1;
+	if (!s->pidfile || s->pidfile_fd >= 0)
 		return 0;
-	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fflush(f) != 0) {
-		log_error("cannot write the pid file", LOGS("file", path),
-		          LOGS("reason", strerror(errno)));
-		return -EIO;
-	}
-	return 0;
+	if (s->pidfile_fd == -EWOULDBLOCK)
+		log_error("the pid file belongs to a server that runs; stop it, or name another",
+		          LOGS("file", s->pidfile));
+	else
+		log_error("cannot write the pid file", LOGS("file", s->pidfile),
+		          LOGS("reason", strerror(-s->pidfile_fd)));
+	return s->pidfile_fd;
 }
 
 static int start_threads(struct server *s, struct errors *errs)
@@ -252,9 +257,20 @@ static int start_threads(struct server *s, struct errors *errs)
 		r = engine_start(s->engine);
 	if (r == 0)
 		r = -pthread_create(&s->janitor, NULL, janitor, s);
+	s->janitor_started = r == 0; /* a failure may leave something in s->janitor */
 	if (r < 0)
 		errors_add(errs, NULL, 0, "cannot start a thread: %s", strerror(-r));
-	return r < 0 ? r : http_start(s->http, errs);
+	if (r == 0)
+		r = http_start(s->http, errs);
+	return r;
+}
+
+static int start(struct server *s, struct errors *errs)
+{
+	int r = start_threads(s, errs);
+	if (r == 0 && s->pidfile && (r = pidfile_write(s->pidfile_fd)) < 0)
+		errors_add(errs, s->pidfile, 0, "cannot write the pid file: %s", strerror(-r));
+	return r;
 }
 
 /* The endpoints were checked on a connection of their own, when the pool may still have been
@@ -352,7 +368,7 @@ static void server_free(struct server *s)
 static int run(struct server *s, struct catalog *catalog)
 {
 	_cleanup_errors_ struct errors *errs = errors_new();
-	if (start_threads(s, errs) < 0) {
+	if (start(s, errs) < 0) {
 		log_errors("cannot start", errs);
 		catalog_free(&catalog);
 		return 1;
@@ -388,19 +404,35 @@ static int stop_descriptor(void)
 	return fd;
 }
 
+/* The threads that run() started are gone when this returns. */
+static int run_and_stop(struct server *s, struct catalog *catalog)
+{
+	int status = run(s, catalog);
+	stop(s);
+	atomic_store(&s->janitor_stops, true);
+	if (s->janitor_started)
+		pthread_join(s->janitor, NULL);
+	return status;
+}
+
 int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 {
-	struct server s = {.config = config};
+	struct server s = {.config = config, .pidfile = pidfile};
 	sigemptyset(&s.signals);
 	sigaddset(&s.signals, SIGTERM);
 	sigaddset(&s.signals, SIGINT);
 	sigaddset(&s.signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &s.signals, NULL);
-	s.stop_fd = stop_descriptor();
 	signal(SIGPIPE, SIG_IGN);
 	raise_descriptor_limit();
-	if (log_start() < 0)
+	int r = log_start();
+	if (r < 0) {
+		fprintf(stderr, "provost: cannot start the log's thread: %s\n", strerror(-r));
+		catalog_free(&catalog);
+		config_free(&config);
 		return 1;
+	}
+	s.stop_fd = stop_descriptor();
 	apply_log_options(config);
 
 	s.catalog = snapshot_new();
@@ -408,17 +440,11 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	s.engine = engine_new(&config->engine, s.pool);
 	s.http = http_new(&config->http, s.catalog, s.engine, s.pool);
 	int status = 1;
-	if (write_pidfile(pidfile) == 0) {
-		status = run(&s, catalog);
-		stop(&s);
-		atomic_store(&s.janitor_stops, true);
-		if (s.janitor)
-			pthread_join(s.janitor, NULL);
-	} else {
+	if (take_pidfile(&s) == 0)
+		status = run_and_stop(&s, catalog);
+	else
 		catalog_free(&catalog);
-	}
-	if (pidfile)
-		(void)unlink(pidfile);
+	pidfile_remove(pidfile, s.pidfile_fd);
 	server_free(&s);
 	close(s.stop_fd);
 	log_info("stopped", LOGI("status", status));

@@ -224,7 +224,7 @@ int http_start(struct http *h, struct errors *errs)
 	    h->threads > 1 ? many : one, MHD_OPTION_END);
 	if (!h->daemon) {
 		errors_add(errs, NULL, 0, "cannot start the http threads: %s", strerror(errno));
-		close(fd);
+		/* libmicrohttpd may or may not have closed it; the process ends anyway */
 		h->listen_fd = -1;
 		return -EIO;
 	}

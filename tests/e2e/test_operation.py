@@ -1,8 +1,12 @@
 """What an operator does to the server, and what it does where the machine gives it little."""
 import re
 import signal
+import subprocess
 
-from harness import Server
+import pytest
+
+from harness import BINARY, Server, patience
+from load import SANITIZED
 
 ENDPOINTS = {
     "one.sql": "-- @route GET /api/one\n-- @cache off\nSELECT json_build_object('one', 1)",
@@ -32,3 +36,89 @@ def test_endpoints_are_checked_against_the_database_in_use(cluster, empty_databa
             assert server.get("/api/two").json() == {"n": n}
         server.write_config({"database": {"url": cluster.app_dsn(empty_database)}})
         assert "needs a restart" not in reload(server)
+
+
+# ---- the pid file --------------------------------------------------------------------------------
+
+def command(server, *args):
+    done = subprocess.run([BINARY, *args], cwd=server.folder, env=server.environment(), text=True, timeout=patience(20),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout
+
+
+def test_a_second_start_leaves_the_pid_file_alone(cluster, empty_database):
+    with Server(cluster, empty_database, ENDPOINTS, args=["--pidfile", "pid"]) as first:
+        file = first.folder / "pid"
+        for config in ({}, {"http": {"listen": f"127.0.0.1:{first.port}"}}):
+            second = Server(cluster, empty_database, ENDPOINTS, config, args=["--pidfile", file], wait=None,
+                            allow_errors="pid file belongs to a server that runs")
+            with second:
+                assert second.wait_exit() == 1
+            assert "pid file belongs to a server that runs" in second.log()
+            assert file.read_text() == f"{first.pid}\n"
+        code, output = command(first, "reload", "--config", first.ini, "--pidfile", "pid")
+        assert code == 0 and str(first.pid) in output, output
+        first.wait_log("reload: applied")
+
+
+def test_a_start_that_fails_leaves_no_pid_file(cluster, empty_database):
+    with Server(cluster, empty_database, ENDPOINTS) as first:
+        second = Server(cluster, empty_database, ENDPOINTS, {"http": {"listen": f"127.0.0.1:{first.port}"}},
+                        args=["--pidfile", "pid"], wait=None, allow_errors="cannot listen")
+        with second:
+            assert second.wait_exit() == 1
+        assert not (second.folder / "pid").exists()
+
+
+def test_a_stale_pid_file_names_nobody(cluster, empty_database):
+    """The process it names is a stranger, who would not survive the signal."""
+    with Server(cluster, empty_database, ENDPOINTS, args=["--pidfile", "pid"]) as server:
+        server.kill()
+        file = server.folder / "pid"
+        stranger = subprocess.Popen(["sleep", "60"])
+        try:
+            file.write_text(f"{stranger.pid}\n")
+            code, output = command(server, "reload", "--config", server.ini, "--pidfile", "pid")
+            assert code == 1 and "does not run" in output and str(stranger.pid) in output
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+            stranger.wait()
+        server.start()    # and is no obstacle
+        assert file.read_text() == f"{server.pid}\n"
+
+
+# ---- threads that cannot be started --------------------------------------------------------------
+
+FAIL_NTH_THREAD = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+static int calls;
+int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg)
+{
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = dlsym(RTLD_NEXT, "pthread_create");
+    if (__sync_add_and_fetch(&calls, 1) == atoi(getenv("FAIL_THREAD"))) {
+        *t = 0x1234;    /* glibc stores the id before clone fails */
+        return EAGAIN;
+    }
+    return real(t, a, f, arg);
+}
+"""
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer has its own pthread_create")
+def test_a_thread_that_cannot_be_started(cluster, empty_database, tmp_path):
+    """Whichever it is, the start fails and says so."""
+    (tmp_path / "fail.c").write_text(FAIL_NTH_THREAD)
+    library = tmp_path / "fail.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "fail.c", "-ldl"], check=True)
+    config = {"http": {"threads": 2}, "workers": {"threads": 2}}
+    for number in range(1, 9):    # log, pool, cancel, 2 workers, janitor, 2 of http
+        server = Server(cluster, empty_database, ENDPOINTS, config, wait=None, allow_errors=True,
+                        env={"LD_PRELOAD": str(library), "FAIL_THREAD": str(number)})
+        with server:
+            assert server.wait_exit() == 1, f"thread {number}: {server.log()}"
+        assert "cannot start" in server.log(), f"thread {number}: {server.log()}"
