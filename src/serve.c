@@ -22,6 +22,9 @@
 extern char **environ;
 
 enum {
+	DESCRIPTORS_OWN = 64,   /* logs, files that are read, epoll sets */
+	DESCRIPTORS_POOLED = 2, /* per connection of the pool: one may be cancelled by another */
+	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
 	SWEEP_EVERY = 50,            /* turns of the janitor */
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
@@ -35,6 +38,7 @@ struct server {
 	struct pool *pool;
 	struct engine *engine;
 	struct http *http;
+	unsigned max_connections; /* in force; may be fewer than configured */
 	sigset_t signals;
 	int stop_fd;  /* readable while a signal to stop is pending */
 	bool put_off; /* a reload that came while the server was starting */
@@ -92,6 +96,66 @@ static void log_errors(const char *what, const struct errors *errs)
 {
 	for (size_t i = 0; errors_text(errs, i); i++)
 		log_error(what, LOGS("reason", errors_text(errs, i)));
+}
+
+/* ---- descriptors --------------------------------------------------------------------- */
+
+static size_t descriptor_limit(void)
+{
+	struct rlimit l;
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == RLIM_INFINITY)
+		return SIZE_MAX;
+	return (size_t)l.rlim_cur;
+}
+
+static void raise_descriptor_limit(void)
+{
+	struct rlimit l;
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == l.rlim_max)
+		return;
+	l.rlim_cur = l.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
+/* All that clients cannot take. */
+static size_t descriptors_kept(const struct config *c)
+{
+	return http_reserve(&c->http) + (size_t)DESCRIPTORS_POOLED * c->pool.max + DESCRIPTORS_OWN;
+}
+
+/* Clients that idle must not take the descriptors of those who are to be answered. */
+static int fit_connections(struct server *s, const struct config *c)
+{
+	size_t limit = descriptor_limit(), kept = descriptors_kept(c);
+	size_t room = limit > kept ? limit - kept : 0;
+	s->max_connections = c->http.max_connections;
+	if (room >= s->max_connections)
+		return 0;
+	if (room < CONNECTIONS_MIN) {
+		log_error("too few descriptors to start: raise the limit (ulimit -Hn), or lower "
+		          "pool_max",
+		          LOGU("limit", limit), LOGU("needed", kept + CONNECTIONS_MIN));
+		return -EMFILE;
+	}
+	log_warn("the limit of descriptors (ulimit -Hn) allows fewer connections than "
+	         "max_connections",
+	         LOGU("max_connections", s->max_connections), LOGU("allowed", room),
+	         LOGU("limit", limit), LOGU("needed", s->max_connections + kept));
+	s->max_connections = (unsigned)room;
+	return 0;
+}
+
+/* A larger pool must leave the clients theirs: how many there may be only a restart changes. */
+static int check_descriptors(const struct server *s, const struct config *c, struct errors *errs)
+{
+	size_t limit = descriptor_limit(), needed = s->max_connections + descriptors_kept(c);
+	if (needed <= limit)
+		return 0;
+	errors_add(errs, c->file, 0,
+	           "[database] pool_max: %u connections and %u of clients need %zu descriptors, of "
+	           "which there are %zu: lower it, or raise the limit (ulimit -Hn) and restart",
+	           c->pool.max, s->max_connections, needed, limit);
+	return -EINVAL;
 }
 
 /* ---- signals
@@ -209,7 +273,9 @@ static void reload(struct server *s)
 		config_keep_restart(config, s->config);
 		catalog = serve_load_catalog(config, errs);
 	}
-	int r = catalog ? describe(s, config, catalog, errs) : -EINVAL;
+	int r = catalog ? check_descriptors(s, config, errs) : -EINVAL;
+	if (r == 0)
+		r = describe(s, config, catalog, errs);
 	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
@@ -226,15 +292,6 @@ static void reload(struct server *s)
 
 /* ---- start
  * --------------------------------------------------------------------------------------- */
-
-static void raise_descriptor_limit(void)
-{
-	struct rlimit l;
-	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == l.rlim_max)
-		return;
-	l.rlim_cur = l.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &l);
-}
 
 static int take_pidfile(struct server *s)
 {
@@ -417,7 +474,7 @@ static int run_and_stop(struct server *s, struct catalog *catalog)
 
 int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 {
-	struct server s = {.config = config, .pidfile = pidfile};
+	struct server s = {.config = config, .pidfile = pidfile, .pidfile_fd = -1};
 	sigemptyset(&s.signals);
 	sigaddset(&s.signals, SIGTERM);
 	sigaddset(&s.signals, SIGINT);
@@ -438,9 +495,12 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	s.catalog = snapshot_new();
 	s.pool = pool_new(&config->pool);
 	s.engine = engine_new(&config->engine, s.pool);
-	s.http = http_new(&config->http, s.catalog, s.engine, s.pool);
 	int status = 1;
-	if (take_pidfile(&s) == 0)
+	int fits = fit_connections(&s, config);
+	struct http_options http = config->http;
+	http.max_connections = s.max_connections;
+	s.http = http_new(&http, s.catalog, s.engine, s.pool);
+	if (fits == 0 && take_pidfile(&s) == 0)
 		status = run_and_stop(&s, catalog);
 	else
 		catalog_free(&catalog);

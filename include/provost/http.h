@@ -37,6 +37,9 @@ struct http_options {
  * address that is not loopback: callers are not identified, so nothing else may listen. */
 int http_listen_check(const char *listen) _must_check_;
 
+/* Descriptors that the connections beyond max_connections may take, which are told 503. */
+size_t http_reserve(const struct http_options *o);
+
 struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
                       struct pool *pool);
 /* Binds, listens, starts the threads. NULL error list entry names the address. Negative errno. */

@@ -178,6 +178,16 @@ static size_t leave_escaped(void *cls, struct MHD_Connection *c, char *s)
 	return strlen(s);
 }
 
+static unsigned thread_count(const struct http_options *o)
+{
+	return o->threads ? o->threads : (unsigned)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
+}
+
+size_t http_reserve(const struct http_options *o)
+{
+	return (size_t)RESERVE * thread_count(o);
+}
+
 struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
                       struct pool *pool)
 {
@@ -188,7 +198,7 @@ struct http *http_new(const struct http_options *o, struct snapshot *catalog, st
 	h->catalog = catalog;
 	h->listen_fd = -1;
 	h->listen = xstrdup(o->listen);
-	h->threads = o->threads ? o->threads : (unsigned)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
+	h->threads = thread_count(o);
 	h->max_connections = o->max_connections;
 	h->live = snapshot_new();
 	pthread_mutex_init(&h->lock, NULL);

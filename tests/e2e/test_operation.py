@@ -1,12 +1,14 @@
 """What an operator does to the server, and what it does where the machine gives it little."""
+import contextlib
 import re
 import signal
 import subprocess
 
 import pytest
 
-from harness import BINARY, Server, patience
-from load import SANITIZED
+import harness
+from harness import BINARY, Connection, Server, patience, wait_until
+from load import SANITIZED, descriptors
 
 ENDPOINTS = {
     "one.sql": "-- @route GET /api/one\n-- @cache off\nSELECT json_build_object('one', 1)",
@@ -122,3 +124,45 @@ def test_a_thread_that_cannot_be_started(cluster, empty_database, tmp_path):
         with server:
             assert server.wait_exit() == 1, f"thread {number}: {server.log()}"
         assert "cannot start" in server.log(), f"thread {number}: {server.log()}"
+
+
+# ---- descriptors ---------------------------------------------------------------------------------
+
+@pytest.fixture
+def limited(tmp_path, monkeypatch):
+    """Servers of this test start with that many descriptors."""
+    def limit(count):
+        script = tmp_path / "limited"
+        script.write_text(f'#!/bin/sh\nulimit -n {count}\nexec {BINARY} "$@"\n')
+        script.chmod(0o755)
+        monkeypatch.setattr(harness, "BINARY", script)
+    return limit
+
+
+SMALL = {"http": {"threads": 1}, "database": {"pool_max": 4}}
+
+
+def test_idle_clients_leave_descriptors_to_the_rest(cluster, empty_database, limited):
+    limited(300)
+    with Server(cluster, empty_database, ENDPOINTS, SMALL, allow_errors="reload: ") as server:
+        allowed = 300 - 64 - 2 * 4 - 64
+        assert re.search(f"level=warn .*max_connections=1000 allowed={allowed} limit=300", server.log())
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                stack.enter_context(Connection(server.port))
+            wait_until(lambda: descriptors(server) >= allowed + 64, what="the reserve is full")
+            cluster.kill_backends(empty_database)    # new connections need descriptors
+            log = reload(server)
+            assert "reload: applied" in log, log
+        wait_until(lambda: server.get("/api/one").status == 200, what="served")
+
+        server.write_config({"database": {"pool_max": 5}})
+        log = reload(server)
+        assert "reload: nothing was changed" in log and "pool_max: 5 connections" in log, log
+
+
+def test_too_few_descriptors(cluster, empty_database, limited):
+    limited(140)
+    with Server(cluster, empty_database, ENDPOINTS, SMALL, wait=None, allow_errors="too few descriptors") as server:
+        assert server.wait_exit() == 1
+        assert "limit=140 needed=152" in server.log()
