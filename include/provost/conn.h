@@ -68,6 +68,10 @@ const char *conn_error(struct conn *c);
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
              struct row_sink *sink, struct pg_result **ret) _must_check_;
 
+/* While somebody uses the connection: what waits returns -ECANCELED also when this descriptor of
+ * theirs becomes readable. -1: no more; before it is given back. */
+void conn_watch(struct conn *c, int abandon);
+
 /* Parses a statement without keeping it and describes it: its columns are in the result. Waits and
  * fails as conn_run. */
 int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,

@@ -55,6 +55,11 @@ int engine_configure(struct engine *e, const struct engine_options *o) _must_che
  * -EAGAIN: the queue is full; -ESHUTDOWN: stopping; `done` is not called for those. */
 int engine_submit(struct engine *e, struct job *j) _must_check_;
 
+/* Whoever wanted this job's answer has left: if it waits it is completed at once, if it runs its
+ * statement is cancelled; `done` is called as ever. The job may have been completed meanwhile; it
+ * is not looked into, so the pointer need only be one that was submitted. Any thread. */
+void engine_abandon(struct engine *e, const struct job *j);
+
 /* Completes the jobs whose time in the queue is over, and logs now and then what was refused.
  * Janitor, every 10 ms. */
 void engine_expire(struct engine *e, uint64_t now_us);

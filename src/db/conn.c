@@ -100,6 +100,7 @@ struct conn *conn_begin(const char *url, bool prepare, int interrupt, unsigned n
 	c->number = number;
 	c->prepare = prepare;
 	c->interrupt = interrupt;
+	c->abandon = -1;
 	PQconninfoOption *given = PQconninfoParse(url, NULL);
 	if (given) {
 		c->pg = start(given, prepare);
@@ -162,9 +163,10 @@ static int wait_for(struct conn *c, short events, uint64_t deadline_us)
 		struct pollfd p[] = {
 		    {.fd = PQsocket(c->pg), .events = events},
 		    {.fd = c->interrupt, .events = POLLIN}, /* poll passes over -1 */
+		    {.fd = c->abandon, .events = POLLIN},
 		};
 		int n = poll(p, ELEMENTSOF(p), (int)MIN(ms, 3600000u));
-		if (n > 0 && p[1].revents)
+		if (n > 0 && (p[1].revents || p[2].revents))
 			return -ECANCELED;
 		if (n > 0 || (n < 0 && errno != EINTR))
 			return 0;
@@ -448,6 +450,11 @@ int conn_run(struct conn *c, const struct stmt *s, const char *const *values, ui
 	}
 	forget_prepared(c, s->id);
 	return run_once(c, s, values, deadline_us, sink, ret);
+}
+
+void conn_watch(struct conn *c, int abandon)
+{
+	c->abandon = abandon;
 }
 
 int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,

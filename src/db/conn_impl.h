@@ -25,7 +25,8 @@ struct conn {
 	PGconn *pg;
 	bool prepare;
 	bool broken;
-	int interrupt;  /* borrowed, or -1 */
+	int interrupt;  /* not ours; or -1 */
+	int abandon;    /* likewise; the borrower's */
 	unsigned syncs; /* sent and not yet answered */
 	PostgresPollingStatusType polling;
 	uint64_t connect_timeout_us;

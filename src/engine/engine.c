@@ -3,27 +3,25 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
-#include "answer.h"
-#include "provost/conn.h"
 #include "provost/log.h"
 #include "provost/pool.h"
+#include "run.h"
 
-enum {
-	CONFLICT_RETRIES = 3,   /* of 40001 and 40P01 */
-	LOST_RETRIES = 1,       /* of a read whose connection died: it may have been the cause */
-	TERMINATED_RETRIES = 5, /* of one that an administrator ended, who may be ending them all */
-	PAUSE_US = 10000,       /* before a retry: full jitter below it, doubling */
-	REPORT_INTERVAL_US = 2000000, /* between lines that say what was refused */
-};
+enum { REPORT_INTERVAL_US = 2000000 }; /* between lines that say what was refused */
 
 struct worker {
 	struct engine *engine;
 	unsigned index;
 	pthread_t thread;
 	bool started; /* the configuring thread's: to be joined */
-	bool exited;  /* under the engine's lock */
+	int abandon;  /* eventfd: whoever wants the running job's answer has left */
+	/* Under the engine's lock: */
+	bool exited;
+	const struct job *job; /* the running one */
+	bool abandoned;        /* abandon is readable */
 };
 
 struct engine {
@@ -50,169 +48,6 @@ static void complete(struct job *j, enum outcome outcome)
 {
 	j->answer.outcome = outcome;
 	j->done(j);
-}
-
-static enum outcome outcome_of_acquire(int r)
-{
-	switch (r) {
-	case -ENOTCONN:
-		return OUTCOME_DB_DOWN;
-	case -ESHUTDOWN:
-		return OUTCOME_STOPPING;
-	default:
-		return OUTCOME_POOL_TIMEOUT;
-	}
-}
-
-static enum outcome outcome_of_run(int r)
-{
-	switch (r) {
-	case -ETIMEDOUT:
-		return OUTCOME_DEADLINE;
-	case -ECANCELED:
-		return OUTCOME_STOPPING;
-	case -E2BIG:
-		return OUTCOME_TOO_LARGE;
-	case -ENOMEM:
-		return OUTCOME_NO_MEMORY;
-	default:
-		return OUTCOME_DB_LOST;
-	}
-}
-
-static bool is_conflict(const struct pg_result *r)
-{
-	const char *s = conn_sqlstate(r);
-	return !strcmp(s, "40001") || !strcmp(s, "40P01");
-}
-
-static void pause_before_retry(uint64_t us)
-{
-	struct timespec t = {.tv_nsec = (long)us * 1000};
-	nanosleep(&t, NULL);
-}
-
-static void count_retry(struct engine *e)
-{
-	pthread_mutex_lock(&e->lock);
-	e->retries++;
-	pthread_mutex_unlock(&e->lock);
-}
-
-/* One job on its way through the tries. */
-struct run {
-	struct job *job;
-	struct collector collector; /* of the latest try */
-	struct pg_result *result;   /* likewise */
-	uint64_t timeout_us;
-	uint64_t deadline_us; /* of the statement, all tries together; 0 before the first */
-	unsigned lost, conflicts;
-};
-
-static void run_reset(struct run *x)
-{
-	conn_result_free(&x->result);
-	collector_done(&x->collector);
-	collector_init(&x->collector, x->job->endpoint);
-}
-
-static void run_done(struct run *x)
-{
-	conn_result_free(&x->result);
-	collector_done(&x->collector);
-}
-
-/* One try: borrow, run, give back. */
-static int attempt(struct engine *e, struct run *x, enum outcome *ret_outcome)
-{
-	struct job *j = x->job;
-	struct conn *c;
-	run_reset(x);
-	int r = pool_acquire(e->pool, x->lost > 0, &c);
-	uint64_t now = clock_us();
-	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
-	if (r < 0) {
-		*ret_outcome = outcome_of_acquire(r);
-		return r;
-	}
-	if (!x->deadline_us)
-		x->deadline_us = now + x->timeout_us;
-	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,
-	             &x->result);
-	j->answer.db_us = (uint32_t)(clock_us() - now);
-	*ret_outcome = r < 0 ? outcome_of_run(r) : OUTCOME_OK;
-	pool_release(e->pool, &c);
-	return r;
-}
-
-/* Whether a read may be tried again on another connection. `words`: the server's last, if any. */
-static bool may_follow_loss(const struct pg_result *words, unsigned lost)
-{
-	bool terminated = !strcmp(conn_sqlstate(words), "57P01");
-	return lost < (terminated ? TERMINATED_RETRIES : LOST_RETRIES);
-}
-
-/* Whether to try again after what `r` says of the latest try, and after which pause. */
-static bool may_retry(struct run *x, int r, uint64_t *ret_pause_us)
-{
-	if (r == -ECONNRESET && may_follow_loss(x->result, x->lost)) {
-		/* The first time at once: another connection is there, or being made. */
-		*ret_pause_us = x->lost ? jitter((uint64_t)PAUSE_US << x->lost) : 0;
-		x->lost++;
-		return true;
-	}
-	if (r == 0 && is_conflict(x->result) && x->conflicts < CONFLICT_RETRIES) {
-		*ret_pause_us = jitter((uint64_t)PAUSE_US << x->conflicts);
-		x->conflicts++;
-		return true;
-	}
-	return false;
-}
-
-static enum outcome run_statement(struct engine *e, struct run *x)
-{
-	enum outcome outcome;
-	uint64_t pause_us;
-	for (;;) {
-		int r = attempt(e, x, &outcome);
-		if (!may_retry(x, r, &pause_us) || clock_us() + pause_us >= x->deadline_us)
-			return outcome;
-		pause_before_retry(pause_us);
-		count_retry(e);
-	}
-}
-
-static void log_failure(const struct job *j)
-{
-	static const char *const texts[OUTCOME_COUNT] = {
-	    [OUTCOME_SQL_ERROR] = "statement failed",
-	    [OUTCOME_DEADLINE] = "statement cancelled at its timeout",
-	    [OUTCOME_TOO_LARGE] = "result too large",
-	    [OUTCOME_DB_LOST] = "connection lost with the statement",
-	    [OUTCOME_NO_MEMORY] = "out of memory",
-	};
-	const struct answer *a = &j->answer;
-	if (texts[a->outcome])
-		log_warn(texts[a->outcome], LOGS("request", j->request_id),
-		         LOGS("endpoint", j->endpoint->name),
-		         LOGS("sqlstate", *a->sqlstate ? a->sqlstate : NULL),
-		         LOGS("reason", a->message), LOGU("db_us", a->db_us));
-}
-
-/* Returns the outcome, because the job is its submitter's again. */
-static enum outcome run_job(struct engine *e, struct job *j, const struct engine_options *o)
-{
-	int64_t own = j->endpoint->timeout_ms;
-	int64_t timeout_ms = own >= 0 ? own : o->statement_timeout_ms;
-	struct run x = {.job = j, .timeout_us = (uint64_t)timeout_ms * 1000};
-	j->answer.outcome = run_statement(e, &x);
-	if (j->answer.outcome == OUTCOME_OK)
-		answer_make(&j->answer, &x.collector, x.result);
-	run_done(&x);
-	enum outcome outcome = j->answer.outcome;
-	log_failure(j);
-	j->done(j);
-	return outcome;
 }
 
 /* ---- the queue ----------------------------------------------------------------------- */
@@ -253,6 +88,36 @@ int engine_submit(struct engine *e, struct job *j)
 static bool is_overdue(const struct engine *e, const struct job *j, uint64_t now_us)
 {
 	return now_us >= j->submitted_us + (uint64_t)e->options.queue_timeout_ms * 1000;
+}
+
+/* Takes the job off the queue if it is there; else tells the worker that runs it, if one does. */
+static struct job *abandon_locked(struct engine *e, const struct job *wanted)
+{
+	struct job *j;
+	TAILQ_FOREACH (j, &e->queue, link) {
+		if (j != wanted)
+			continue;
+		TAILQ_REMOVE(&e->queue, j, link);
+		e->waiting--;
+		e->outcomes[OUTCOME_ABANDONED]++;
+		return j;
+	}
+	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++) {
+		struct worker *w = &e->worker[i];
+		uint64_t one = 1;
+		if (w->job == wanted && !w->abandoned)
+			w->abandoned = write(w->abandon, &one, sizeof one) == sizeof one;
+	}
+	return NULL;
+}
+
+void engine_abandon(struct engine *e, const struct job *wanted)
+{
+	pthread_mutex_lock(&e->lock);
+	struct job *j = abandon_locked(e, wanted);
+	pthread_mutex_unlock(&e->lock);
+	if (j)
+		complete(j, OUTCOME_ABANDONED);
 }
 
 /* What was refused for want of something since the last report: one line for all of it, since a
@@ -317,6 +182,7 @@ static struct job *next_job(struct worker *w, struct engine_options *ret_options
 	if (!is_retired_locked(e, w)) {
 		j = take_first_locked(e);
 		e->busy++;
+		w->job = j;
 	} else {
 		w->exited = true;
 		/* The signal that woke us may have been meant for a worker that stays. */
@@ -327,6 +193,16 @@ static struct job *next_job(struct worker *w, struct engine_options *ret_options
 	return j;
 }
 
+/* From here on nobody can abandon what this worker runs. */
+static void forget_job_locked(struct worker *w)
+{
+	uint64_t count;
+	w->job = NULL;
+	if (w->abandoned && read(w->abandon, &count, sizeof count) < 0)
+		ALWAYS(errno == EAGAIN || errno == EINTR);
+	w->abandoned = false;
+}
+
 static void *work(void *arg)
 {
 	struct worker *w = arg;
@@ -335,9 +211,15 @@ static void *work(void *arg)
 	struct job *j;
 	pthread_setname_np(pthread_self(), "worker");
 	while ((j = next_job(w, &o))) {
-		enum outcome outcome = run_job(e, j, &o);
+		unsigned retries;
+		int64_t own = j->endpoint->timeout_ms;
+		int64_t timeout_ms = own >= 0 ? own : o.statement_timeout_ms;
+		enum outcome outcome =
+		    run_job(e->pool, j, (uint64_t)timeout_ms * 1000, w->abandon, &retries);
 		pthread_mutex_lock(&e->lock);
+		e->retries += retries;
 		e->outcomes[outcome]++;
+		forget_job_locked(w);
 		if (--e->busy == 0 && e->stopping)
 			pthread_cond_signal(&e->idle);
 		pthread_mutex_unlock(&e->lock);
@@ -364,6 +246,10 @@ static int start_missing(struct engine *e)
 		if (w->started)
 			pthread_join(w->thread, NULL);
 		w->exited = false;
+		if (w->abandon < 0)
+			w->abandon = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (w->abandon < 0)
+			return -errno;
 		int r = pthread_create(&w->thread, NULL, work, w);
 		w->started = r == 0;
 		if (r != 0)
@@ -389,7 +275,7 @@ struct engine *engine_new(const struct engine_options *o, struct pool *pool)
 	pthread_condattr_destroy(&attr);
 	TAILQ_INIT(&e->queue);
 	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++)
-		e->worker[i] = (struct worker){.engine = e, .index = i};
+		e->worker[i] = (struct worker){.engine = e, .index = i, .abandon = -1};
 	return e;
 }
 
@@ -453,6 +339,8 @@ void engine_free(struct engine **ep)
 		return;
 	*ep = NULL;
 	ALWAYS(TAILQ_EMPTY(&e->queue));
+	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++)
+		closep(&e->worker[i].abandon);
 	pthread_cond_destroy(&e->work);
 	pthread_cond_destroy(&e->idle);
 	pthread_mutex_destroy(&e->lock);

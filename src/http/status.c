@@ -41,6 +41,7 @@ static const struct {
     [OUTCOME_DEADLINE] = {504, "The database did not answer within the time allowed."},
     [OUTCOME_TOO_LARGE] = {500, "The result is too large to be sent."},
     [OUTCOME_NO_MEMORY] = {503, "The server is out of memory. Try again."},
+    [OUTCOME_ABANDONED] = {503, "The caller has left."},
     [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
 };
 

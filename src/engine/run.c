@@ -1,0 +1,183 @@
+#include "run.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <time.h>
+
+#include "answer.h"
+#include "provost/conn.h"
+#include "provost/log.h"
+#include "provost/pool.h"
+
+enum {
+	CONFLICT_RETRIES = 3,   /* of 40001 and 40P01 */
+	LOST_RETRIES = 1,       /* of a read whose connection died: it may have been the cause */
+	TERMINATED_RETRIES = 5, /* of one that an administrator ended, who may be ending them all */
+	PAUSE_US = 10000,       /* before a retry: full jitter below it, doubling */
+};
+
+static enum outcome outcome_of_acquire(int r)
+{
+	switch (r) {
+	case -ENOTCONN:
+		return OUTCOME_DB_DOWN;
+	case -ESHUTDOWN:
+		return OUTCOME_STOPPING;
+	default:
+		return OUTCOME_POOL_TIMEOUT;
+	}
+}
+
+static enum outcome outcome_of_cancel(int abandon)
+{
+	struct pollfd p = {.fd = abandon, .events = POLLIN};
+	return poll(&p, 1, 0) > 0 ? OUTCOME_ABANDONED : OUTCOME_STOPPING;
+}
+
+static enum outcome outcome_of_run(int r, int abandon)
+{
+	switch (r) {
+	case -ETIMEDOUT:
+		return OUTCOME_DEADLINE;
+	case -ECANCELED:
+		return outcome_of_cancel(abandon);
+	case -E2BIG:
+		return OUTCOME_TOO_LARGE;
+	case -ENOMEM:
+		return OUTCOME_NO_MEMORY;
+	default:
+		return OUTCOME_DB_LOST;
+	}
+}
+
+static bool is_conflict(const struct pg_result *r)
+{
+	const char *s = conn_sqlstate(r);
+	return !strcmp(s, "40001") || !strcmp(s, "40P01");
+}
+
+static void pause_before_retry(uint64_t us)
+{
+	struct timespec t = {.tv_nsec = (long)us * 1000};
+	nanosleep(&t, NULL);
+}
+
+/* One job on its way through the tries. */
+struct run {
+	struct pool *pool;
+	struct job *job;
+	int abandon;
+	struct collector collector; /* of the latest try */
+	struct pg_result *result;   /* likewise */
+	uint64_t timeout_us;
+	uint64_t deadline_us; /* of the statement, all tries together; 0 before the first */
+	unsigned lost, conflicts, retries;
+};
+
+static void run_reset(struct run *x)
+{
+	conn_result_free(&x->result);
+	collector_done(&x->collector);
+	collector_init(&x->collector, x->job->endpoint);
+}
+
+static void run_done(struct run *x)
+{
+	conn_result_free(&x->result);
+	collector_done(&x->collector);
+}
+
+/* One try: borrow, run, give back. */
+static int attempt(struct run *x, enum outcome *ret_outcome)
+{
+	struct job *j = x->job;
+	struct conn *c;
+	run_reset(x);
+	int r = pool_acquire(x->pool, x->lost > 0, &c);
+	uint64_t now = clock_us();
+	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
+	if (r < 0) {
+		*ret_outcome = outcome_of_acquire(r);
+		return r;
+	}
+	if (!x->deadline_us)
+		x->deadline_us = now + x->timeout_us;
+	conn_watch(c, x->abandon);
+	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,
+	             &x->result);
+	conn_watch(c, -1);
+	j->answer.db_us = (uint32_t)(clock_us() - now);
+	*ret_outcome = r < 0 ? outcome_of_run(r, x->abandon) : OUTCOME_OK;
+	pool_release(x->pool, &c);
+	return r;
+}
+
+/* Whether a read may be tried again on another connection. `words`: the server's last, if any. */
+static bool may_follow_loss(const struct pg_result *words, unsigned lost)
+{
+	bool terminated = !strcmp(conn_sqlstate(words), "57P01");
+	return lost < (terminated ? TERMINATED_RETRIES : LOST_RETRIES);
+}
+
+/* Whether to try again after what `r` says of the latest try, and after which pause. */
+static bool may_retry(struct run *x, int r, uint64_t *ret_pause_us)
+{
+	if (r == -ECONNRESET && may_follow_loss(x->result, x->lost)) {
+		/* The first time at once: another connection is there, or being made. */
+		*ret_pause_us = x->lost ? jitter((uint64_t)PAUSE_US << x->lost) : 0;
+		x->lost++;
+		return true;
+	}
+	if (r == 0 && is_conflict(x->result) && x->conflicts < CONFLICT_RETRIES) {
+		*ret_pause_us = jitter((uint64_t)PAUSE_US << x->conflicts);
+		x->conflicts++;
+		return true;
+	}
+	return false;
+}
+
+static enum outcome run_statement(struct run *x)
+{
+	enum outcome outcome;
+	uint64_t pause_us;
+	for (;;) {
+		int r = attempt(x, &outcome);
+		if (!may_retry(x, r, &pause_us) || clock_us() + pause_us >= x->deadline_us)
+			return outcome;
+		pause_before_retry(pause_us);
+		x->retries++;
+	}
+}
+
+static void log_failure(const struct job *j)
+{
+	static const char *const texts[OUTCOME_COUNT] = {
+	    [OUTCOME_SQL_ERROR] = "statement failed",
+	    [OUTCOME_DEADLINE] = "statement cancelled at its timeout",
+	    [OUTCOME_TOO_LARGE] = "result too large",
+	    [OUTCOME_DB_LOST] = "connection lost with the statement",
+	    [OUTCOME_NO_MEMORY] = "out of memory",
+	};
+	const struct answer *a = &j->answer;
+	if (texts[a->outcome])
+		log_warn(texts[a->outcome], LOGS("request", j->request_id),
+		         LOGS("endpoint", j->endpoint->name),
+		         LOGS("sqlstate", *a->sqlstate ? a->sqlstate : NULL),
+		         LOGS("reason", a->message), LOGU("db_us", a->db_us));
+}
+
+enum outcome run_job(struct pool *pool, struct job *j, uint64_t timeout_us, int abandon,
+                     unsigned *ret_retries)
+{
+	struct run x = {.pool = pool, .job = j, .timeout_us = timeout_us, .abandon = abandon};
+	j->answer.outcome = run_statement(&x);
+	if (j->answer.outcome == OUTCOME_OK)
+		answer_make(&j->answer, &x.collector, x.result);
+	run_done(&x);
+	*ret_retries = x.retries;
+	enum outcome outcome = j->answer.outcome;
+	log_failure(j);
+	j->done(j);
+	return outcome;
+}
