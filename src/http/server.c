@@ -2,6 +2,7 @@
 #include <linux/filter.h>
 #include <linux/tcp.h> /* its tcp_info is newer than libc's */
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -12,6 +13,7 @@
 enum {
 	RESERVE = 64,                 /* connections beyond max_connections, to be told 503 */
 	CONNECTION_MEMORY = 64 << 10, /* of libmicrohttpd, for one request's head and an answer's */
+	LEFT_AT_ONCE = 128,           /* requests whose callers have left, in one sweep */
 	FIRST_REQUEST_MS = 500, /* how long a stop waits for the first request of a connection */
 };
 
@@ -124,14 +126,30 @@ static void sweep_one(struct client *c, uint64_t now_ms, uint64_t idle_ms)
 	shutdown(c->fd, SHUT_RDWR);
 }
 
+/* Whether the peer of a suspended request, which libmicrohttpd does not look at, has closed. One
+ * that has closed its own direction only counts as well: hardly anybody does that and reads on. */
+static bool has_left(const struct client *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+	return atomic_load_explicit(&c->step, memory_order_relaxed) == STEP_WAITING &&
+	       poll(&p, 1, 0) > 0;
+}
+
 void http_sweep(struct http *h, uint64_t now_ms)
 {
+	const struct job *left[LEFT_AT_ONCE];
+	size_t n = 0;
 	struct client *c;
 	uint64_t idle_ms = http_live(h)->idle_timeout_ms;
 	pthread_mutex_lock(&h->lock);
-	LIST_FOREACH (c, &h->clients, link)
+	LIST_FOREACH (c, &h->clients, link) {
 		sweep_one(c, now_ms, idle_ms);
+		if (n < LEFT_AT_ONCE && has_left(c))
+			left[n++] = &c->request.job;
+	}
 	pthread_mutex_unlock(&h->lock);
+	while (n > 0)
+		engine_abandon(h->engine, left[--n]);
 }
 
 /* Who was let in a moment ago has a request on its way. */
