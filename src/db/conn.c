@@ -427,6 +427,13 @@ static bool has_changed(const struct pg_result *r)
 	       !strcmp(where, "RevalidateCachedQuery");
 }
 
+/* The session holds it no more. Here, too, the statement itself may say the same of another. */
+static bool has_gone(const struct pg_result *r, const struct stmt *s)
+{
+	const char *message = PQresultErrorField((const PGresult *)r, PG_DIAG_MESSAGE_PRIMARY);
+	return !strcmp(conn_sqlstate(r), "26000") && message && strstr(message, s->name);
+}
+
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
              struct row_sink *sink, struct pg_result **ret)
 {
@@ -437,7 +444,7 @@ int conn_run(struct conn *c, const struct stmt *s, const char *const *values, ui
 	if (r < 0 || !known)
 		return r;
 	bool changed = has_changed(*ret);
-	if (!changed && strcmp(conn_sqlstate(*ret), "26000"))
+	if (!changed && !has_gone(*ret, s))
 		return r;
 	conn_result_free(ret);
 	if (changed) {

@@ -199,6 +199,13 @@ def test_other_errors_are_not_retried(cluster, server, state):
     assert attempts(cluster, key) == 1
 
 
+@pytest.mark.parametrize("state", ["26000", "42P05", "0A000"])
+def test_errors_that_sound_like_a_lost_statement_harm_no_later_request(server, state):
+    for _ in range(2):
+        problem(server.get(f"/api/raise?state={state}&message=x"), 500)
+        assert problem(server.get("/api/raise?state=PT404&message=Nothing+here."), 404)["detail"] == "Nothing here."
+
+
 def test_an_error_costs_no_session(cluster, db, server):
     before = {b["pid"] for b in cluster.backends(db) if b["application_name"] == "provost"}
     for state in STATUSES:
