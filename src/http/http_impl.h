@@ -97,7 +97,9 @@ struct client {
 	atomic_int step; /* written by the http thread, read by anyone */
 	_Atomic uint64_t
 	    deadline_ms; /* of the step; 0: none. Written by the http thread and the sweep */
-	uint64_t acked;  /* the sweep's: bytes the peer had taken when last looked at */
+	/* The sweep's: bytes the peer had taken when it last saw the deadline change, and that
+	 * deadline. */
+	uint64_t acked, acked_deadline_ms;
 
 	struct request request;
 };
@@ -115,6 +117,8 @@ struct http {
 	char *listen;
 	unsigned threads, max_connections;
 	atomic_int phase; /* enum http_phase */
+
+	atomic_size_t large_bytes; /* of answers in flight that are larger than LARGE */
 
 	pthread_mutex_t lock; /* guards clients, count */
 	LIST_HEAD(, client) clients;

@@ -17,7 +17,7 @@ const struct http_live *http_live(struct http *h)
 static void set_step(struct request *q, enum step step, uint64_t deadline_ms)
 {
 	struct client *c = client_of(q);
-	/* Relaxed: the sweep acts on what it sees at most a second late, and guards nothing by it.
+	/* Relaxed: the sweep acts on what it sees at most half a second late, and guards nothing by it.
 	 */
 	atomic_store_explicit(&c->deadline_ms, deadline_ms, memory_order_relaxed);
 	atomic_store_explicit(&c->step, step, memory_order_relaxed);
@@ -256,19 +256,24 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 /* ---- the end
  * ------------------------------------------------------------------------------------- */
 
-static void log_request(struct request *q)
+/* How much of an aborted answer has left nobody knows, so no bytes are claimed. */
+static void log_request(struct request *q, bool aborted)
 {
 	const struct answer *a = &q->job.answer;
 	bool head = !strcmp(q->line.method, "HEAD");
+	const struct log_field sent = LOGU("bytes", head ? 0 : q->sent), none = LOGS("bytes", NULL);
 	log_access("request", (const struct log_field[]){
 	                          LOGS("id", *q->id ? q->id : NULL),
 	                          LOGS("method", q->line.method),
 	                          LOGS("route", q->endpoint ? q->endpoint->route : NULL),
 	                          LOGU("status", q->status),
-	                          LOGU("bytes", head ? 0 : q->sent),
+	                          aborted ? none : sent,
 	                          LOGU("us", clock_us() - q->started_us),
 	                          LOGU("queue_us", a->queue_us),
 	                          LOGU("db_us", a->db_us),
+	                          {.type = aborted ? LOG_STRING : LOG_END,
+	                           .key = "aborted",
+	                           .s = "yes"},
 	                          {.type = LOG_END},
 	                      });
 }
@@ -278,12 +283,11 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 {
 	struct request *q = *con_cls;
 	(void)connection;
-	(void)why;
 	if (!q)
 		return;
 	*con_cls = NULL;
 	if (log_access_enabled() && q->status)
-		log_request(q);
+		log_request(q, why != MHD_REQUEST_TERMINATED_COMPLETED_OK);
 
 	const struct http_live *live = http_live(cls);
 	answer_done(&q->job.answer);

@@ -4,6 +4,11 @@
 #include "http_impl.h"
 #include "provost/buf.h"
 
+enum {
+	LARGE = 64 << 10,      /* smaller bodies are bounded by the number of connections */
+	LARGE_MAX = 512 << 20, /* bytes of larger ones in flight */
+};
+
 static const char JSON[] = "application/json; charset=utf-8";
 static const char PROBLEM[] = "application/problem+json";
 
@@ -200,16 +205,70 @@ static enum MHD_Result respond_failure(struct request *q)
 	return queue_problem(q, &b, status);
 }
 
+/* A body that counts as in flight until its response is freed, which is when it is sent or its
+ * connection gone. */
+struct large {
+	struct http *http;
+	size_t len;
+	void *memory;
+	void (*memory_free)(void *);
+};
+
+static void large_free(void *p)
+{
+	struct large *l = p;
+	l->memory_free(l->memory);
+	/* Relaxed: a bound, which guards nothing. */
+	atomic_fetch_sub_explicit(&l->http->large_bytes, l->len, memory_order_relaxed);
+	free(l);
+}
+
+/* NULL when too much is in flight, or no memory; the answer is the caller's still. */
+static struct large *large_new(struct http *h, const struct answer *a)
+{
+	size_t before =
+	    atomic_fetch_add_explicit(&h->large_bytes, a->body_len, memory_order_relaxed);
+	struct large *l = before + a->body_len <= LARGE_MAX ? malloc(sizeof *l) : NULL;
+	if (!l) {
+		atomic_fetch_sub_explicit(&h->large_bytes, a->body_len, memory_order_relaxed);
+		return NULL;
+	}
+	*l = (struct large){h, a->body_len, a->memory, a->memory_free};
+	return l;
+}
+
+/* The response takes the answer's memory over. */
+static struct MHD_Response *response_of_answer(struct request *q)
+{
+	struct answer *a = &q->job.answer;
+	void (*done)(void *) = a->memory_free;
+	void *arg = a->memory;
+	if (a->body_len > LARGE && done) {
+		arg = large_new(http_of(q), a);
+		if (!arg)
+			return NULL;
+		done = large_free;
+	}
+	a->memory_free = NULL;
+	return response_over(a->body ? a->body : "", a->body_len, done, arg);
+}
+
+static enum MHD_Result refuse_large(struct request *q)
+{
+	struct answer *a = &q->job.answer;
+	a->memory_free(a->memory);
+	a->memory_free = NULL;
+	return respond_problem(q, 503, "Too many large answers are being sent. Try again.");
+}
+
 enum MHD_Result respond_answer(struct request *q)
 {
 	struct answer *a = &q->job.answer;
 	if (a->outcome != OUTCOME_OK)
 		return respond_failure(q);
-	struct MHD_Response *r =
-	    response_over(a->body ? a->body : "", a->body_len, a->memory_free, a->memory);
-	a->memory_free = NULL; /* the response's now */
+	struct MHD_Response *r = response_of_answer(q);
 	if (!r)
-		return MHD_NO;
+		return a->memory_free ? refuse_large(q) : MHD_NO;
 	q->sent = a->body_len;
 	add_common(q, r, a->body ? JSON : NULL);
 	cors_add(q, r, false, NULL);

@@ -14,6 +14,7 @@ enum {
 	RESERVE = 64,                 /* connections beyond max_connections, to be told 503 */
 	CONNECTION_MEMORY = 64 << 10, /* of libmicrohttpd, for one request's head and an answer's */
 	LEFT_AT_ONCE = 128,           /* requests whose callers have left, in one sweep */
+	PROGRESS = 64 << 10,          /* bytes of its answer that a client takes per idle_timeout */
 	FIRST_REQUEST_MS = 500, /* how long a stop waits for the first request of a connection */
 };
 
@@ -97,31 +98,44 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 /* ---- deadlines
  * ----------------------------------------------------------------------------------- */
 
-/* Whether the peer has taken bytes of its answer since the last look. */
-static bool takes_bytes(struct client *c)
+static uint64_t bytes_acked(int fd)
 {
 	struct tcp_info info = {0};
 	socklen_t len = sizeof info;
-	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
-		return false;
-	bool progress = info.tcpi_bytes_acked > c->acked;
-	c->acked = info.tcpi_bytes_acked;
-	return progress;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return 0;
+	return info.tcpi_bytes_acked;
+}
+
+/* Whether the client may go on: another idle timeout for every PROGRESS bytes that it has taken of
+ * its answer. */
+static bool sweep_sending(struct client *c, uint64_t deadline, uint64_t now_ms, uint64_t idle_ms)
+{
+	uint64_t acked = bytes_acked(c->fd);
+	if (c->acked_deadline_ms != deadline) { /* the first look at this answer */
+		c->acked_deadline_ms = deadline;
+		c->acked = acked;
+		return true;
+	}
+	if (acked < c->acked + PROGRESS)
+		return now_ms < deadline;
+	/* Only if it is still the same answer's: the http thread may have moved on. */
+	if (atomic_compare_exchange_strong_explicit(&c->deadline_ms, &deadline, now_ms + idle_ms,
+	                                            memory_order_relaxed, memory_order_relaxed)) {
+		c->acked_deadline_ms = now_ms + idle_ms;
+		c->acked = acked;
+	}
+	return true;
 }
 
 static void sweep_one(struct client *c, uint64_t now_ms, uint64_t idle_ms)
 {
 	uint64_t deadline = atomic_load_explicit(&c->deadline_ms, memory_order_relaxed);
 	int step = atomic_load_explicit(&c->step, memory_order_relaxed);
-	if (!deadline || now_ms < deadline)
+	if (!deadline)
 		return;
-	if (step == STEP_SENDING && takes_bytes(c)) {
-		/* Only if it is still the same answer's: the http thread may have moved on. */
-		atomic_compare_exchange_strong_explicit(&c->deadline_ms, &deadline,
-		                                        now_ms + idle_ms, memory_order_relaxed,
-		                                        memory_order_relaxed);
+	if (step == STEP_SENDING ? sweep_sending(c, deadline, now_ms, idle_ms) : now_ms < deadline)
 		return;
-	}
 	/* libmicrohttpd sees the end of the stream and closes; nothing is freed here. */
 	shutdown(c->fd, SHUT_RDWR);
 }

@@ -2,6 +2,7 @@
 import contextlib
 import re
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -166,3 +167,59 @@ def test_too_few_descriptors(cluster, empty_database, limited):
     with Server(cluster, empty_database, ENDPOINTS, SMALL, wait=None, allow_errors="too few descriptors") as server:
         assert server.wait_exit() == 1
         assert "limit=140 needed=152" in server.log()
+
+
+# ---- clients that do not take their answers ------------------------------------------------------
+
+LARGE = {
+    **ENDPOINTS,
+    "large.sql": "-- @route GET /api/large\n-- @query size integer max=100000000 default=30000000\n-- @cache off\n"
+                 "SELECT to_json(repeat('x', :size))",
+}
+
+
+def ask_for_large(server, stack, name, size=30_000_000):
+    """A connection with a request for more than the kernel buffers, on which nothing has been read."""
+    connection = stack.enter_context(server.connect())
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.send(f"GET /api/large?size={size} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {name}\r\n\r\n".encode())
+    return connection
+
+
+def test_answers_that_are_not_taken(cluster, empty_database):
+    """Who reads nothing, and who reads a trickle, is closed; the access log claims nothing of them."""
+    config = {"http": {"idle_timeout": "1500ms", "access_log": "./access"}}
+    with Server(cluster, empty_database, LARGE, config) as server, contextlib.ExitStack() as stack:
+        def logged(name):
+            return re.search(f"id={name} .*", (server.folder / "access").read_text())
+
+        ask_for_large(server, stack, "deaf")
+        trickle = ask_for_large(server, stack, "trickle")
+
+        def both():
+            with contextlib.suppress(ConnectionError):
+                trickle.socket.recv(1024)
+            return logged("deaf") and logged("trickle")
+        wait_until(both, 8, "both are given up", interval=0.05)
+        for name in ("deaf", "trickle"):
+            assert re.search(r"status=200 bytes=- .* aborted=yes$", logged(name)[0]), logged(name)[0]
+        server.request("GET", "/api/large?size=1000000", {"X-Request-Id": "whole"})
+        line = wait_until(lambda: logged("whole"))[0]
+        assert "bytes=1000002" in line and "aborted" not in line
+
+
+def test_large_answers_in_flight_are_bounded(cluster, empty_database):
+    with Server(cluster, empty_database, LARGE, {"http": {"access_log": "./access"}}) as server:
+        with contextlib.ExitStack() as stack:
+            def in_memory():
+                with open(f"/proc/{server.pid}/statm") as f:
+                    return int(f.read().split()[1]) * 4096
+            for n in range(7):
+                before = in_memory()
+                ask_for_large(server, stack, f"deaf{n}", 70_000_000)
+                wait_until(lambda: in_memory() > before + 60_000_000, 20, "the answer is there")
+            answer = server.get("/api/large?size=70000000", seconds=30)
+            assert answer.status == 503 and answer.header("Retry-After"), answer
+            assert "large answers" in answer.json()["detail"]
+            assert server.get("/api/large?size=60000").status == 200
+        wait_until(lambda: server.get("/api/large?size=70000000", seconds=30).status == 200, 20, "they are gone")
