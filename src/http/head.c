@@ -60,6 +60,13 @@ static bool is(const char *name, size_t n, const char *known)
 	return strlen(known) == n && !strncasecmp(name, known, n);
 }
 
+/* What proxies add. Not all do: this catches a mistake, and keeps nobody out. */
+static bool is_of_proxy(const char *name, size_t n)
+{
+	return is(name, n, "forwarded") || is(name, n, "via") || is(name, n, "x-real-ip") ||
+	       (n > 12 && is(name, 12, "x-forwarded-"));
+}
+
 /* libmicrohttpd takes its buffer apart in place, so each line must begin where the one before it
  * ended, two bytes on. It does not where libmicrohttpd has been lenient: a NUL cut the line short,
  * it ended in a bare newline, it was folded, or it was dropped. Somebody before us may have read
@@ -113,7 +120,7 @@ static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char
 		h->request_id = trim(value, value_n);
 	else if (is(name, n, "access-control-request-method"))
 		h->preflight_method = trim(value, value_n);
-	else if (is(name, n, "forwarded") || (n > 12 && is(name, 12, "x-forwarded-")))
+	else if (is_of_proxy(name, n))
 		refuse(h, 403,
 		       "Requests that came through a proxy are refused, because callers are not "
 		       "identified: this server answers its own machine only.");
