@@ -158,6 +158,27 @@ static int check_descriptors(const struct server *s, const struct config *c, str
 	return -EINVAL;
 }
 
+/* ---- the access log ------------------------------------------------------------------ */
+
+static int open_access_log(const struct config *c, struct errors *errs)
+{
+	int r = log_access_open(c->http.access_log);
+	if (r < 0)
+		errors_add(errs, c->file, 0, "[http] access_log: %s cannot be opened: %s",
+		           c->http.access_log, strerror(-r));
+	return r;
+}
+
+/* So that a file that was rotated is let go. */
+static void reopen_access_log(struct server *s)
+{
+	int r = log_access_open(s->config->http.access_log);
+	if (r < 0)
+		log_warn("the access log cannot be opened anew; the old file is kept",
+		         LOGS("target", s->config->http.access_log),
+		         LOGS("reason", strerror(-r)));
+}
+
 /* ---- signals
  * ------------------------------------------------------------------------------------- */
 
@@ -175,7 +196,7 @@ static bool is_stop(int sig)
 }
 
 /* Whether a signal to stop came within `ms`. A wish to reload does not shorten the wait, and is put
- * off. */
+ * off, but for the access log. */
 static bool is_stopped_within(struct server *s, int64_t ms)
 {
 	uint64_t now, until = clock_ms() + (uint64_t)ms;
@@ -184,7 +205,10 @@ static bool is_stopped_within(struct server *s, int64_t ms)
 		int sig = signal_within(s, now < until ? (int64_t)(until - now) : 0);
 		if (is_stop(sig))
 			return true;
-		s->put_off |= sig == SIGHUP;
+		if (sig == SIGHUP) {
+			s->put_off = true;
+			reopen_access_log(s);
+		}
 	} while (now < until);
 	return false;
 }
@@ -227,15 +251,11 @@ static void warn_restart(void *arg, const char *section, const char *key, const 
 		         LOGS("key", key), LOGS("from", from), LOGS("to", to));
 }
 
-static void apply_log_options(const struct config *c)
+static void apply_log_level(const struct config *c)
 {
 	int level = log_level_parse(c->log.level);
 	if (level >= 0)
 		log_set_level((enum log_level)level);
-	int r = log_access_open(c->http.access_log);
-	if (r < 0)
-		log_error("the access log cannot be opened; the old target is kept",
-		          LOGS("target", c->http.access_log), LOGS("reason", strerror(-r)));
 }
 
 /* What is served from now on. A session may hold its statements and those of the catalogue before.
@@ -250,7 +270,7 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 {
 	size_t changes = config_diff(s->config, config, log_change, NULL);
 	size_t endpoints = catalog->endpoints;
-	apply_log_options(config);
+	apply_log_level(config);
 	pool_configure(s->pool, &config->pool);
 	int r = engine_configure(s->engine, &config->engine);
 	if (r < 0)
@@ -262,9 +282,11 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	log_info("reload: applied", LOGU("changes", changes), LOGU("endpoints", endpoints));
 }
 
-/* Validates everything, then applies everything, or changes nothing and says why. */
+/* Validates everything, then applies everything, or changes nothing and says why. The access log is
+ * opened anew in any case: whoever rotated it counts on that. */
 static void reload(struct server *s)
 {
+	reopen_access_log(s);
 	_cleanup_errors_ struct errors *errs = errors_new();
 	_cleanup_catalog_ struct catalog *catalog = NULL;
 	struct config *config = config_load(s->config->file, environ, errs);
@@ -276,6 +298,8 @@ static void reload(struct server *s)
 	int r = catalog ? check_descriptors(s, config, errs) : -EINVAL;
 	if (r == 0)
 		r = describe(s, config, catalog, errs);
+	if (r == 0)
+		r = open_access_log(config, errs);
 	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
@@ -324,7 +348,9 @@ static int start_threads(struct server *s, struct errors *errs)
 
 static int start(struct server *s, struct errors *errs)
 {
-	int r = start_threads(s, errs);
+	int r = open_access_log(s->config, errs);
+	if (r == 0)
+		r = start_threads(s, errs);
 	if (r == 0 && s->pidfile && (r = pidfile_write(s->pidfile_fd)) < 0)
 		errors_add(errs, s->pidfile, 0, "cannot write the pid file: %s", strerror(-r));
 	return r;
@@ -490,7 +516,7 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 		return 1;
 	}
 	s.stop_fd = stop_descriptor();
-	apply_log_options(config);
+	apply_log_level(config);
 
 	s.catalog = snapshot_new();
 	s.pool = pool_new(&config->pool);

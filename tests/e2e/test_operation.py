@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import harness
-from harness import BINARY, Connection, Server, patience, wait_until
+from harness import BINARY, Connection, Server, free_port, patience, wait_until
 from load import SANITIZED, descriptors
 
 ENDPOINTS = {
@@ -39,6 +39,35 @@ def test_endpoints_are_checked_against_the_database_in_use(cluster, empty_databa
             assert server.get("/api/two").json() == {"n": n}
         server.write_config({"database": {"url": cluster.app_dsn(empty_database)}})
         assert "needs a restart" not in reload(server)
+
+
+def test_an_access_log_that_cannot_be_opened_refuses_all(cluster, empty_database):
+    with Server(cluster, empty_database, ENDPOINTS, allow_errors="reload: ") as server:
+        server.write_config({"http": {"access_log": "/nowhere/access", "max_url": 256}})
+        log = reload(server)
+        assert "reload: nothing was changed" in log and "/nowhere/access cannot be opened" in log, log
+        assert server.get("/api/one?n=" + 300 * "1").status != 414
+
+
+def test_a_rotated_access_log_is_let_go_whatever_the_rest_comes_to(cluster, empty_database):
+    with Server(cluster, empty_database, ENDPOINTS, {"http": {"access_log": "./access"}},
+                allow_errors="reload: ") as server:
+        file = server.folder / "access"
+        file.rename(server.folder / "access.1")
+        server.write_config({"http": {"max_url": "wrong"}})
+        assert "reload: nothing was changed" in reload(server)
+        server.get("/api/one", {"X-Request-Id": "after"})
+        wait_until(lambda: file.exists() and "id=after" in file.read_text(), what="a line in the new file")
+
+
+def test_a_rotated_access_log_is_let_go_without_a_database(cluster):
+    config = {"http": {"access_log": "./access"}, "database": {"url": f"postgresql://127.0.0.1:{free_port()}/none"}}
+    with Server(None, None, ENDPOINTS, config, wait="/livez", allow_errors="waiting for the database|reload|reached") as server:
+        file = server.folder / "access"
+        server.wait_log("waiting for the database")
+        file.rename(server.folder / "access.1")
+        server.reload()
+        wait_until(file.exists, what="the new file")
 
 
 # ---- the pid file --------------------------------------------------------------------------------
@@ -223,3 +252,13 @@ def test_large_answers_in_flight_are_bounded(cluster, empty_database):
             assert "large answers" in answer.json()["detail"]
             assert server.get("/api/large?size=60000").status == 200
         wait_until(lambda: server.get("/api/large?size=70000000", seconds=30).status == 200, 20, "they are gone")
+
+
+# ---- proxies -------------------------------------------------------------------------------------
+
+def test_requests_that_came_through_a_proxy_are_refused(cluster, empty_database):
+    with Server(cluster, empty_database, ENDPOINTS) as server:
+        for name in ("Forwarded", "X-Forwarded-For", "x-forwarded-anything", "Via", "X-Real-IP"):
+            assert server.get("/api/one", {name: "1.1 somebody"}).status == 403, name
+        for name in ("X-Forwarded", "Viaduct", "X-Real-IPs", "X", "X-Fo"):
+            assert server.get("/api/one", {name: "1.1 somebody"}).status == 200, name
