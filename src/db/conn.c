@@ -418,12 +418,20 @@ static int run_once(struct conn *c, const struct stmt *s, const char *const *val
 	return finish(c, deadline_us, &x, ret);
 }
 
-/* Whether it was this function of PostgreSQL's that refused: a statement may itself raise the same
- * SQLSTATE. */
-static bool is_refused_by(const struct pg_result *r, const char *sqlstate, const char *function)
+/* Its columns are others than when it was prepared. The same SQLSTATE may come from the statement
+ * itself. */
+static bool has_changed(const struct pg_result *r)
 {
 	const char *where = PQresultErrorField((const PGresult *)r, PG_DIAG_SOURCE_FUNCTION);
-	return !strcmp(conn_sqlstate(r), sqlstate) && where && !strcmp(where, function);
+	return !strcmp(conn_sqlstate(r), "0A000") && where &&
+	       !strcmp(where, "RevalidateCachedQuery");
+}
+
+/* The session holds it no more. Here, too, the statement itself may say the same of another. */
+static bool has_gone(const struct pg_result *r, const struct stmt *s)
+{
+	const char *message = PQresultErrorField((const PGresult *)r, PG_DIAG_MESSAGE_PRIMARY);
+	return !strcmp(conn_sqlstate(r), "26000") && message && strstr(message, s->name);
 }
 
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
