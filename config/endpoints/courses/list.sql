@@ -120,7 +120,8 @@ WITH term AS MATERIALIZED (
         WHEN (SELECT how FROM way) <> 'order' THEN (SELECT count(*) FROM few)
         WHEN :search IS NOT NULL AND :categoryId IS NULL AND :status IS NULL AND :level IS NULL THEN (SELECT count(*) FROM hit)
         WHEN :search IS NOT NULL THEN
-            (SELECT count(*) FROM hit JOIN course USING (id) WHERE (:categoryId IS NULL OR "categoryId" = :categoryId)
+            -- IS TRUE keeps it a look into one hash of the many hits, where a join would look up each course.
+            (SELECT count(*) FROM course WHERE (id IN (SELECT id FROM hit)) IS TRUE AND (:categoryId IS NULL OR "categoryId" = :categoryId)
                 AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level))
         WHEN :categoryId IS NOT NULL THEN
             (SELECT count(*) FROM course WHERE "categoryId" = :categoryId
