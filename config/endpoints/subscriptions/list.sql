@@ -13,14 +13,15 @@ WITH chosen AS MATERIALIZED (
     SELECT "institutionId", sum(n) FILTER (WHERE name = 'courses') AS courses, sum(n) FILTER (WHERE name = 'places') AS places
     FROM institution_counts GROUP BY 1
 )
-SELECT coalesce(json_agg(item ORDER BY item.institution ->> 'name', item.id), '[]') FROM (
-    SELECT s.*,
-           json_build_object('id', i.id, 'name', i.name) AS institution,
-           json_build_object('planType', t."planType", 'name', t.name, 'price', t.price, 'commissionRate', t."commissionRate")
-               AS "commissionTier",
-           coalesce(r.amount, 0) AS "revenueGenerated",
-           coalesce(c.places, 0) AS "activeStudents",
-           coalesce(c.courses, 0) AS "totalCourses"
+SELECT coalesce(json_agg(item.json ORDER BY item.name, item.id), '[]') FROM (
+    SELECT i.name, s.id, (SELECT row_to_json(subscription) FROM (
+        SELECT s.*,
+               json_build_object('id', i.id, 'name', i.name) AS institution,
+               json_build_object('planType', t."planType", 'name', t.name, 'price', t.price, 'commissionRate', t."commissionRate")
+                   AS "commissionTier",
+               coalesce(r.amount, 0) AS "revenueGenerated",
+               coalesce(c.places, 0) AS "activeStudents",
+               coalesce(c.courses, 0) AS "totalCourses") subscription) AS json
     FROM chosen s
     JOIN institution i ON i.id = s."institutionId"
     JOIN commission_tiers t ON t.id = s."commissionTierId"
