@@ -79,7 +79,7 @@ const struct key config_keys[] = {
 	 .offset = CONFIG(pool.url),
 	 .doc = "The database: a connection URL or keyword string as libpq takes it, or the URL of an ORM. "
 	        "DATABASE_URL in the environment comes before the file, PROVOST_DATABASE_URL before "
-	        "both."},
+	        "both. One host only: what chooses among several servers is a proxy in front of them."},
 	{"database", "pool_min", KEY_INTEGER, .min = 0, .max = 1000,
 	 .fallback = "2", .offset = CONFIG(pool.min),
 	 .doc = "Connections kept open even when idle. Unless set, never more than pool_max."},

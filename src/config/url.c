@@ -69,6 +69,8 @@ static int check_options(const PQconninfoOption *all, bool is_url, char why[URL_
 {
 	const char *port = option_value(all, "port");
 	const char *mode = option_value(all, "sslmode");
+	const char *host = option_value(all, "host");
+	const char *address = option_value(all, "hostaddr");
 
 	if (is_url && looks_split(all))
 		return url_refuse(
@@ -76,6 +78,11 @@ static int check_options(const PQconninfoOption *all, bool is_url, char why[URL_
 		    "the port is no number from 1 to 65535, or host or database hold an `@`: "
 		    "in user and password write `/`, `@`, `:`, `?` and `%%` as %%2F, %%40, %%3A, "
 		    "%%3F and %%25");
+	if ((host && strchr(host, ',')) || (address && strchr(address, ',')))
+		return url_refuse(
+		    why,
+		    "name one host: of several, a first one that is silent would never be left "
+		    "for the next; what chooses among servers is a proxy in front of them");
 	if (port && !are_ports(port))
 		return url_refuse(why, "write the port as a number from 1 to 65535");
 	if (mode && *mode && !is_ssl_mode(mode))
