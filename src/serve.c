@@ -29,6 +29,8 @@ enum {
 	SWEEP_EVERY = 50,            /* turns of the janitor */
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
+	QUIET_MS = 1000, /* without a request, after which kept connections are closed */
+	LAST_QUIET_MS = 50,
 	LAST_BYTES_MS = 1000,        /* for answers queued after the engine stopped */
 };
 
@@ -397,17 +399,19 @@ static int bring_up(struct server *s, struct catalog *catalog)
 /* ---- stop
  * ---------------------------------------------------------------------------------------- */
 
-/* Waits until every request that was begun is completed; false at the deadline or a second signal.
- */
-static bool wait_for_requests(struct server *s, uint64_t until_ms)
+/* Waits until no connection is open, or no request was for `quiet_ms`: less than that and one may be
+ * on its way to its first line. False at the deadline or a second signal. */
+static bool wait_for_requests(struct server *s, uint64_t until_ms, uint64_t quiet_ms)
 {
-	size_t requests, connections;
-	unsigned quiet = 0;
-	while (clock_ms() < until_ms) {
-		http_load(s->http, clock_ms(), &requests, &connections);
-		/* Once is not enough: a request may be on its way to its first line. */
-		quiet = requests ? 0 : quiet + 1;
-		if (!connections || quiet >= 5)
+	size_t requests, connections, before = 0;
+	uint64_t now_ms, busy_ms = clock_ms();
+	while ((now_ms = clock_ms()) < until_ms) {
+		http_load(s->http, now_ms, &requests, &connections);
+		/* Requests shorter than a turn show by the connections that they close. */
+		if (requests || connections != before)
+			busy_ms = now_ms;
+		before = connections;
+		if (!connections || now_ms - busy_ms >= quiet_ms)
 			return true;
 		if (is_stopped_within(s, JANITOR_MS))
 			break;
@@ -425,12 +429,12 @@ static void stop(struct server *s)
 	uint64_t until_ms = clock_ms() + (uint64_t)o->shutdown_timeout_ms;
 	http_set_phase(s->http, HTTP_CLOSING);
 	http_quiesce(s->http);
-	if (!wait_for_requests(s, until_ms)) {
+	if (!wait_for_requests(s, until_ms, QUIET_MS)) {
 		log_warn("stopping with requests unfinished");
 		until_ms = 0;
 	}
 	engine_stop(s->engine, until_ms * 1000);
-	(void)wait_for_requests(s, clock_ms() + LAST_BYTES_MS);
+	(void)wait_for_requests(s, clock_ms() + LAST_BYTES_MS, LAST_QUIET_MS);
 	pool_stop(s->pool);
 	http_stop(s->http);
 }

@@ -262,3 +262,23 @@ def test_requests_that_came_through_a_proxy_are_refused(cluster, empty_database)
             assert server.get("/api/one", {name: "1.1 somebody"}).status == 403, name
         for name in ("X-Forwarded", "Viaduct", "X-Real-IPs", "X", "X-Fo"):
             assert server.get("/api/one", {name: "1.1 somebody"}).status == 200, name
+
+
+# ---- stop ----------------------------------------------------------------------------------------
+
+def test_kept_connections_are_told_that_the_server_stops(cluster, empty_database):
+    """Whoever asks now and then gets an answer with Connection: close, not a closed connection."""
+    with Server(cluster, empty_database, ENDPOINTS) as server, contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(server.connect()) for _ in range(3)]
+        ask = b"GET /api/one HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for connection in kept:
+            connection.send(ask)
+            assert connection.response().header("Connection") != "close"
+        server.signal(signal.SIGTERM)
+        server.wait_log("msg=stopping")
+        for connection in kept:
+            assert not connection.closed(0.4 / patience(1))
+            connection.send(ask)
+            answer = connection.response()
+            assert answer.status == 200 and answer.header("Connection") == "close", answer
+        assert server.wait_exit() == 0
