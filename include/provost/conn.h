@@ -18,6 +18,7 @@ struct pg_result; /* libpq's PGresult */
 
 enum {
 	CONN_PREPARED_MAX = 8192, /* statements; a connection that holds more is retired */
+	CONN_KEPT_MAX = 16 << 20, /* bytes of one row; past it the connection is not used again */
 };
 
 /* Takes the rows of a statement one by one, as they come, so that a large result is never held

@@ -306,6 +306,8 @@ static void ask_for_rows(struct conn *c, const struct exchange *x)
 /* One result that is not the Sync's. */
 static int take_result(struct conn *c, struct exchange *x, PGresult *r)
 {
+	if (PQresultMemorySize(r) > CONN_KEPT_MAX)
+		c->bloated = true;
 	if (PQresultStatus(r) == PGRES_SINGLE_TUPLE) {
 		struct pg_result *row = (struct pg_result *)r;
 		/* Without a sink it is a row of a statement that was given up. */

@@ -25,6 +25,7 @@ struct conn {
 	PGconn *pg;
 	bool prepare;
 	bool broken;
+	bool bloated;   /* libpq's buffer stays as large as the largest value was */
 	int interrupt;  /* not ours; or -1 */
 	int abandon;    /* likewise; the borrower's */
 	unsigned syncs; /* sent and not yet answered */

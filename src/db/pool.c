@@ -175,7 +175,7 @@ bool pool_surplus_locked(const struct pool *p, const struct conn *c, uint64_t no
 {
 	return p->stopping || pool_total_locked(p) > p->options.max ||
 	       (c->expires_us && now_us >= c->expires_us) || c->prepareds > p->prepared_max ||
-	       c->prepare != p->options.prepare;
+	       c->bloated || c->prepare != p->options.prepare;
 }
 
 void pool_release(struct pool *p, struct conn **cp)

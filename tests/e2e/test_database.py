@@ -6,6 +6,7 @@ known, everything healed within two seconds of the database's return, and nothin
 import contextlib
 import re
 import statistics
+import subprocess
 import threading
 import time
 
@@ -456,6 +457,21 @@ def test_sessions(cluster, empty_database):
         for n in range(10):
             assert server.get(one(n)).status == 200
         assert server.get("/api/show").json()["planned_anew"] == 0
+
+
+@pytest.mark.skipif(SANITIZED, reason="their allocators keep what is freed")
+def test_large_value_leaves_no_buffer_behind(cluster, empty_database):
+    """What libpq needed for it is not kept for the life of the session."""
+    endpoints = {**ENDPOINTS, "large.sql": "-- @route GET /api/large/:mib\n-- @path mib integer\n-- @cache off\n"
+                                           "-- @timeout 1m\nSELECT to_json(repeat('x', :mib * 1024 * 1024))"}
+    with Server(cluster, empty_database, endpoints, {"database": {"pool_min": 1, "pool_max": 1}}) as server:
+        assert server.get("/api/one").status == 200
+        with nothing_left_behind(server, cluster, empty_database, 1, grown=24 << 20):
+            for mib in (8, 64):
+                done = subprocess.run(["curl", "-sSf", "-o", "/dev/null", "-w", "%{size_download}",
+                                       f"{server.url}/api/large/{mib}"], capture_output=True, text=True, timeout=patience(60))
+                assert done.stdout == str((mib << 20) + 2), done
+            assert server.get("/api/one").status == 200
 
 
 # ---- cancelled -----------------------------------------------------------------------------------
