@@ -12,7 +12,6 @@
 #include "pidfile.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
-#include "provost/conn.h"
 #include "provost/engine.h"
 #include "provost/http.h"
 #include "provost/log.h"
@@ -51,8 +50,7 @@ struct server {
 	atomic_bool janitor_stops;
 };
 
-/* ---- loading
- * ------------------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------------------- */
 
 static void apply_overrides(const struct config *c, struct catalog *catalog, struct errors *errs)
 {
@@ -181,8 +179,7 @@ static void reopen_access_log(struct server *s)
 		         LOGS("reason", strerror(-r)));
 }
 
-/* ---- signals
- * ------------------------------------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------------------- */
 
 /* The signal that came within `ms`, or 0. */
 static int signal_within(struct server *s, int64_t ms)
@@ -215,8 +212,7 @@ static bool is_stopped_within(struct server *s, int64_t ms)
 	return false;
 }
 
-/* ---- the janitor
- * --------------------------------------------------------------------------------- */
+/* ---- the janitor --------------------------------------------------------------------- */
 
 static void *janitor(void *arg)
 {
@@ -232,8 +228,7 @@ static void *janitor(void *arg)
 	return NULL;
 }
 
-/* ---- reload
- * -------------------------------------------------------------------------------------- */
+/* ---- reload -------------------------------------------------------------------------- */
 
 static void log_change(void *arg, const char *section, const char *key, const char *from,
                        const char *to, bool restart)
@@ -265,7 +260,7 @@ static void apply_log_level(const struct config *c)
 static void publish(struct server *s, struct catalog *catalog)
 {
 	pool_limit_prepared(s->pool, 2 * catalog->endpoints);
-	snapshot_set(s->catalog, &catalog->object);
+	http_publish(s->http, catalog);
 }
 
 static void apply(struct server *s, struct config *config, struct catalog *catalog)
@@ -316,8 +311,7 @@ static void reload(struct server *s)
 	config_free(&config);
 }
 
-/* ---- start
- * --------------------------------------------------------------------------------------- */
+/* ---- start --------------------------------------------------------------------------- */
 
 static int take_pidfile(struct server *s)
 {
@@ -396,8 +390,7 @@ static int bring_up(struct server *s, struct catalog *catalog)
 	}
 }
 
-/* ---- stop
- * ---------------------------------------------------------------------------------------- */
+/* ---- stop ---------------------------------------------------------------------------- */
 
 /* Waits until no connection is open, or no request was for `quiet_ms`: less than that and one may be
  * on its way to its first line. False at the deadline or a second signal. */
@@ -439,8 +432,7 @@ static void stop(struct server *s)
 	http_stop(s->http);
 }
 
-/* ---- the whole
- * ----------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------- */
 
 static void server_free(struct server *s)
 {

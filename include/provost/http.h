@@ -16,6 +16,7 @@
 #include "provost/strlist.h"
 
 struct http;
+struct catalog;
 struct engine;
 struct pool;
 struct snapshot;
@@ -42,10 +43,13 @@ size_t http_reserve(const struct http_options *o);
 
 struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
                       struct pool *pool);
-/* Binds, listens, starts the threads. NULL error list entry names the address. Negative errno. */
+/* Binds, listens, starts the threads. Negative errno, with what to do about it in `errs`. */
 int http_start(struct http *h, struct errors *errs) _must_check_;
 /* Applies the live options to requests that begin from now on. */
 void http_configure(struct http *h, const struct http_options *o);
+
+/* Serves these endpoints from now on; takes the catalogue over. */
+void http_publish(struct http *h, struct catalog *catalog);
 
 enum http_phase {
 	HTTP_STARTING, /* /readyz 503, endpoints 503 */

@@ -7,6 +7,7 @@
  * respond.c  answers and problem documents
  * status.c   from an answer's outcome to a status
  * builtin.c  /, /livez, /readyz
+ * index.c    the text of /
  * cors.c     origins
  * head.c     what a request's head must look like
  */
@@ -34,6 +35,13 @@ struct http_live {
 	size_t max_url, max_body;
 	uint64_t idle_timeout_ms, header_timeout_ms;
 	bool development;
+};
+
+/* What GET / answers. */
+struct http_index {
+	struct snapshot_object object;
+	char *text;
+	size_t len;
 };
 
 /* Where the three words of the request line stand in libmicrohttpd's buffer. */
@@ -105,12 +113,11 @@ struct client {
 };
 
 struct http {
-	unsigned magic;
-#define HTTP_MAGIC 0x5E27E211u
 	struct engine *engine;
 	struct pool *pool;
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
+	struct snapshot *index;   /* of struct http_index */
 	struct MHD_Daemon *daemon;
 	int listen_fd;
 	bool quiesced;
@@ -144,8 +151,7 @@ bool head_is_local(struct slice host);
 	"Callers are not identified, so only requests to localhost, 127.0.0.1 or [::1] are "       \
 	"answered."
 
-/* ---- request.c: libmicrohttpd's callbacks
- * --------------------------------------------------------- */
+/* ---- request.c: libmicrohttpd's callbacks -------------------------------------------- */
 
 void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection);
 enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, const char *url,
@@ -166,8 +172,7 @@ static inline struct http *http_of(struct request *q)
 	return client_of(q)->http;
 }
 
-/* ---- respond.c
- * ------------------------------------------------------------------------------------ */
+/* ---- respond.c ----------------------------------------------------------------------- */
 
 /* Each queues one answer; what it returns is the handler's result. */
 
@@ -185,8 +190,7 @@ enum MHD_Result respond_bad_values(struct request *q);
 /* What the job came to. */
 enum MHD_Result respond_answer(struct request *q);
 
-/* ---- status.c
- * ------------------------------------------------------------------------------------- */
+/* ---- status.c ------------------------------------------------------------------------ */
 
 /* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`:
  * static, or the message of provost.fail, which the answer owns. */
@@ -194,14 +198,17 @@ unsigned status_of_answer(const struct answer *a, const char **ret_detail);
 /* The reason phrase of RFC 9110, section 15. */
 const char *status_title(unsigned status);
 
-/* ---- builtin.c
- * ------------------------------------------------------------------------------------ */
+/* ---- builtin.c ----------------------------------------------------------------------- */
 
 /* Answers the path if it is one of Provost's own. */
 bool builtin_answer(struct request *q, enum MHD_Result *ret);
 
-/* ---- cors.c
- * --------------------------------------------------------------------------------------- */
+/* ---- index.c ------------------------------------------------------------------------- */
+
+/* NULL: of no endpoint. Exits when out of memory. */
+struct http_index *index_new(const struct catalog *catalog);
+
+/* ---- cors.c -------------------------------------------------------------------------- */
 
 /* Adds the headers for a permitted origin, and Vary where origins are configured. */
 void cors_add(struct request *q, struct MHD_Response *r, bool preflight, const char *methods);

@@ -1,4 +1,3 @@
-#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -28,8 +27,7 @@ static enum step step_of(struct request *q)
 	return atomic_load_explicit(&client_of(q)->step, memory_order_relaxed);
 }
 
-/* ---- the request line
- * ---------------------------------------------------------------------------- */
+/* ---- the request line ---------------------------------------------------------------- */
 
 static void keep_target(struct request *q, size_t max)
 {
@@ -78,8 +76,7 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 	return q;
 }
 
-/* ---- the head
- * ------------------------------------------------------------------------------------ */
+/* ---- the head ------------------------------------------------------------------------ */
 
 static bool is_sane_id(const char *s)
 {
@@ -133,8 +130,7 @@ static enum MHD_Result take_body(struct request *q, size_t *n)
 	return q->body > max + BODY_GRACE ? MHD_NO : MHD_YES;
 }
 
-/* ---- the job
- * ------------------------------------------------------------------------------------- */
+/* ---- the job ------------------------------------------------------------------------- */
 
 /* On a worker's or the janitor's thread: from here on the request is the http thread's again. */
 static void job_done(struct job *j)
@@ -179,8 +175,7 @@ static enum MHD_Result submit(struct request *q, struct catalog *catalog)
 	return MHD_YES;
 }
 
-/* ---- routing
- * ------------------------------------------------------------------------------------- */
+/* ---- routing ------------------------------------------------------------------------- */
 
 static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
                                      const struct route_match *m, struct slice query)
@@ -253,8 +248,7 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	}
 }
 
-/* ---- the end
- * ------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------------------- */
 
 /* How much of an aborted answer has left nobody knows, so no bytes are claimed. */
 static void log_request(struct request *q, bool aborted)

@@ -1,4 +1,3 @@
-#include <stdarg.h>
 #include <string.h>
 
 #include "http_impl.h"
@@ -87,8 +86,7 @@ enum MHD_Result respond_json(struct request *q, unsigned status, const char *bod
 	return queue(q, status, r);
 }
 
-/* ---- problem documents: RFC 9457
- * ----------------------------------------------------------------- */
+/* ---- problem documents: RFC 9457 ----------------------------------------------------- */
 
 static void member(struct buf *b, const char *name, const char *value)
 {
@@ -185,8 +183,7 @@ enum MHD_Result respond_options(struct request *q, unsigned methods)
 	return queue(q, 204, r);
 }
 
-/* ---- answers of the engine
- * ----------------------------------------------------------------------- */
+/* ---- answers of the engine ----------------------------------------------------------- */
 
 static enum MHD_Result respond_failure(struct request *q)
 {

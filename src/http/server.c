@@ -18,8 +18,7 @@ enum {
 	FIRST_REQUEST_MS = 500, /* how long a stop waits for the first request of a connection */
 };
 
-/* ---- options
- * ------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------- */
 
 static void live_free(struct snapshot_object *o)
 {
@@ -42,13 +41,18 @@ void http_configure(struct http *h, const struct http_options *o)
 	snapshot_set(h->live, &l->object);
 }
 
+void http_publish(struct http *h, struct catalog *catalog)
+{
+	snapshot_set(h->index, &index_new(catalog)->object);
+	snapshot_set(h->catalog, &catalog->object);
+}
+
 void http_set_phase(struct http *h, enum http_phase phase)
 {
 	atomic_store_explicit(&h->phase, phase, memory_order_relaxed);
 }
 
-/* ---- connections
- * --------------------------------------------------------------------------------- */
+/* ---- connections --------------------------------------------------------------------- */
 
 static void client_open(struct http *h, struct MHD_Connection *connection, void **context)
 {
@@ -95,8 +99,7 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 		client_close(cls, context);
 }
 
-/* ---- deadlines
- * ----------------------------------------------------------------------------------- */
+/* ---- deadlines ----------------------------------------------------------------------- */
 
 static uint64_t bytes_acked(int fd)
 {
@@ -187,8 +190,7 @@ void http_load(struct http *h, uint64_t now_ms, size_t *ret_requests, size_t *re
 	pthread_mutex_unlock(&h->lock);
 }
 
-/* ---- start
- * --------------------------------------------------------------------------------------- */
+/* ---- start --------------------------------------------------------------------------- */
 
 static void log_daemon(void *cls, const char *fmt, va_list ap)
 {
@@ -224,7 +226,6 @@ struct http *http_new(const struct http_options *o, struct snapshot *catalog, st
                       struct pool *pool)
 {
 	struct http *h = xcalloc(1, sizeof *h);
-	h->magic = HTTP_MAGIC;
 	h->engine = engine;
 	h->pool = pool;
 	h->catalog = catalog;
@@ -233,6 +234,8 @@ struct http *http_new(const struct http_options *o, struct snapshot *catalog, st
 	h->threads = thread_count(o);
 	h->max_connections = o->max_connections;
 	h->live = snapshot_new();
+	h->index = snapshot_new();
+	snapshot_set(h->index, &index_new(NULL)->object);
 	pthread_mutex_init(&h->lock, NULL);
 	LIST_INIT(&h->clients);
 	http_configure(h, o);
@@ -283,8 +286,7 @@ unsigned http_port(const struct http *h)
 	                                     : ((struct sockaddr_in *)&a)->sin_port);
 }
 
-/* ---- stop
- * ---------------------------------------------------------------------------------------- */
+/* ---- stop ---------------------------------------------------------------------------- */
 
 static void nap(long ms)
 {
@@ -352,6 +354,7 @@ void http_free(struct http **hp)
 	*hp = NULL;
 	ALWAYS(!h->daemon && h->count == 0);
 	snapshot_free(&h->live);
+	snapshot_free(&h->index);
 	pthread_mutex_destroy(&h->lock);
 	free(h->listen);
 	free(h);
