@@ -20,7 +20,7 @@ static int lock(int fd)
 	return 0;
 }
 
-/* Whether the path still leads to what was locked: its last holder may have removed it meanwhile. */
+/* Whether the path still leads to what was locked: its last holder may have removed it. */
 static bool is_at(const char *path, int fd)
 {
 	struct stat a, b;

@@ -30,7 +30,7 @@ enum {
 	RETRY_MS = 500,              /* between looks for a database that was not there */
 	QUIET_MS = 1000, /* without a request, after which kept connections are closed */
 	LAST_QUIET_MS = 50,
-	LAST_BYTES_MS = 1000,        /* for answers queued after the engine stopped */
+	LAST_BYTES_MS = 1000, /* for answers queued after the engine stopped */
 };
 
 struct server {
@@ -41,8 +41,8 @@ struct server {
 	struct http *http;
 	unsigned max_connections; /* in force; may be fewer than configured */
 	sigset_t signals;
-	int stop_fd;  /* readable while a signal to stop is pending */
-	bool put_off; /* a reload that came while the server was starting */
+	int stop_fd;         /* readable while a signal to stop is pending */
+	bool put_off;        /* a reload that came while the server was starting */
 	const char *pidfile; /* NULL: none */
 	int pidfile_fd;
 	pthread_t janitor;
@@ -175,8 +175,7 @@ static void reopen_access_log(struct server *s)
 	int r = log_access_open(s->config->http.access_log);
 	if (r < 0)
 		log_warn("the access log cannot be opened anew; the old file is kept",
-		         LOGS("target", s->config->http.access_log),
-		         LOGS("reason", strerror(-r)));
+		         LOGS("target", s->config->http.access_log), LOGS("reason", strerror(-r)));
 }
 
 /* ---- signals ------------------------------------------------------------------------- */
@@ -392,8 +391,8 @@ static int bring_up(struct server *s, struct catalog *catalog)
 
 /* ---- stop ---------------------------------------------------------------------------- */
 
-/* Waits until no connection is open, or no request was for `quiet_ms`: less than that and one may be
- * on its way to its first line. False at the deadline or a second signal. */
+/* Waits until no connection is open, or no request was for `quiet_ms`: less than that and one may
+ * be on its way to its first line. False at the deadline or a second signal. */
 static bool wait_for_requests(struct server *s, uint64_t until_ms, uint64_t quiet_ms)
 {
 	size_t requests, connections, before = 0;

@@ -59,7 +59,7 @@ enum http_phase {
 };
 void http_set_phase(struct http *h, enum http_phase phase);
 
-/* Closes connections past their deadline, and abandons the jobs of callers who have left. Janitor. */
+/* Closes connections past their deadline, and abandons the jobs of callers who left. Janitor. */
 void http_sweep(struct http *h, uint64_t now_ms);
 
 /* Stops accepting without losing a connection the kernel has already accepted. */

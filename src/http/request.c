@@ -16,8 +16,7 @@ const struct http_live *http_live(struct http *h)
 static void set_step(struct request *q, enum step step, uint64_t deadline_ms)
 {
 	struct client *c = client_of(q);
-	/* Relaxed: the sweep acts on what it sees at most half a second late, and guards nothing by it.
-	 */
+	/* Relaxed: the sweep acts on what it sees half a second late at most; it guards nothing. */
 	atomic_store_explicit(&c->deadline_ms, deadline_ms, memory_order_relaxed);
 	atomic_store_explicit(&c->step, step, memory_order_relaxed);
 }
@@ -256,20 +255,19 @@ static void log_request(struct request *q, bool aborted)
 	const struct answer *a = &q->job.answer;
 	bool head = !strcmp(q->line.method, "HEAD");
 	const struct log_field sent = LOGU("bytes", head ? 0 : q->sent), none = LOGS("bytes", NULL);
-	log_access("request", (const struct log_field[]){
-	                          LOGS("id", *q->id ? q->id : NULL),
-	                          LOGS("method", q->line.method),
-	                          LOGS("route", q->endpoint ? q->endpoint->route : NULL),
-	                          LOGU("status", q->status),
-	                          aborted ? none : sent,
-	                          LOGU("us", clock_us() - q->started_us),
-	                          LOGU("queue_us", a->queue_us),
-	                          LOGU("db_us", a->db_us),
-	                          {.type = aborted ? LOG_STRING : LOG_END,
-	                           .key = "aborted",
-	                           .s = "yes"},
-	                          {.type = LOG_END},
-	                      });
+	log_access("request",
+	           (const struct log_field[]){
+	               LOGS("id", *q->id ? q->id : NULL),
+	               LOGS("method", q->line.method),
+	               LOGS("route", q->endpoint ? q->endpoint->route : NULL),
+	               LOGU("status", q->status),
+	               aborted ? none : sent,
+	               LOGU("us", clock_us() - q->started_us),
+	               LOGU("queue_us", a->queue_us),
+	               LOGU("db_us", a->db_us),
+	               {.type = aborted ? LOG_STRING : LOG_END, .key = "aborted", .s = "yes"},
+	               {.type = LOG_END},
+	           });
 }
 
 void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
