@@ -1,0 +1,163 @@
+"""What the benchmarks share: a running home of scripts/run, the endpoint files, medians and tables."""
+import contextlib
+import os
+import pathlib
+import re
+import shlex
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def die(text):
+    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {text}")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+# ---- a server with its database ------------------------------------------------------------------
+
+def read_env(file):
+    """NAME='value' lines as a shell reads them."""
+    return dict(word.split("=", 1) for word in shlex.split(file.read_text()))
+
+
+class Home:
+    """A home of scripts/run: one that runs already is used as it is, any other is started and stopped."""
+
+    def __init__(self, folder, scale="1", settings=None):
+        self.folder, self.scale, self.settings = pathlib.Path(folder).absolute(), scale, settings or {}
+        self.process = None
+
+    def __enter__(self):
+        if not self._runs():
+            self._start()
+        env = read_env(self.folder / "env")
+        self.url, self.dsn = env["PROVOST_URL"], env["DATABASE_URL"]
+        return self
+
+    def _runs(self):
+        if not (self.folder / "env").exists():
+            return False
+        with contextlib.suppress(OSError):
+            url = read_env(self.folder / "env")["PROVOST_URL"]
+            return urllib.request.urlopen(url + "/readyz", timeout=5).status == 200
+        return False
+
+    def _start(self):
+        say(f"starting scripts/run --home {self.folder} --scale {self.scale} (loading takes a while the first time)")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PROVOST_", "PG", "DATABASE_URL"))}
+        self.process = subprocess.Popen(
+            [REPO / "scripts/run", "--home", self.folder, "--port", str(free_port()), "--scale", self.scale],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**environment, **self.settings})
+        output = []
+        for line in self.process.stdout:
+            output.append(line)
+            if line.startswith("Provost is ready"):
+                return
+        die("scripts/run failed:\n" + "".join(output[-20:]))
+
+    def __exit__(self, *_):
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(30)
+
+    def pool_max(self):
+        """What the server said when it started."""
+        found = re.findall(r"msg=listening .*pool_max=(\d+)", (self.folder / "server.log").read_text())
+        return int(found[-1])
+
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return answer.read()
+
+    def ask(self, sql, *args):
+        """One statement's rows."""
+        import psycopg2
+        with contextlib.closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql, args or None)
+            return cursor.fetchall()
+
+
+@contextlib.contextmanager
+def temporary_home():
+    """A folder for a new home; its database goes with it."""
+    with tempfile.TemporaryDirectory(prefix="provost-bench-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o711)     # postgres has to pass
+        home = pathlib.Path(folder) / "home"
+        yield home
+        if home.exists():
+            run(REPO / "scripts/cluster", "remove", home)
+
+
+# ---- endpoint files ------------------------------------------------------------------------------
+
+TYPES = {"text": "text", "integer": "integer", "bigint": "bigint", "number": "double precision", "numeric": "numeric",
+         "boolean": "boolean", "uuid": "uuid", "date": "date", "timestamp": "timestamptz", "json": "jsonb"}
+
+# What is not searched for parameters: strings, quoted names, dollar quotes, comments, casts.
+TOKEN = re.compile(r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/ | :: | :=
+                       | :(?P<name>[A-Za-z_]\w*)""", re.X | re.S)
+
+
+def with_defaults(endpoint):
+    """The statement of an endpoint file with its defaults, or NULL, as literals of the parameters' types."""
+    text = (REPO / "config/endpoints" / f"{endpoint}.sql").read_text()
+    literals = {}
+    for name, type_name, options in re.findall(r"^-- @(?:query|path)\s+(\w+)\s+(\w+)(.*)$", text, re.M):
+        default = re.search(r"\bdefault=('(?:[^']|'')*'|\S+)", options)
+        value = "NULL" if not default else "'" + default[1].strip("'") + "'"
+        literals[name] = f"{value}::{TYPES[type_name]}"
+    statement = "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().rstrip(";")
+    return TOKEN.sub(lambda m: literals[m["name"]] if m["name"] else for_pgbench(m[0]), statement) + ";\n"
+
+
+def for_pgbench(token):
+    """pgbench takes `:name` for a variable even in a comment, which goes, and in a string, which is written otherwise."""
+    if token.startswith(("--", "/*")):
+        return " "
+    if not token.startswith("'") or not re.search(r":\w", token):
+        return token
+    return "U&" + token.replace("\\", "\\\\").replace(":", "\\003A")
+
+
+# ---- numbers -------------------------------------------------------------------------------------
+
+def median(values):
+    return statistics.median(values)
+
+
+def spread(values):
+    """How far the values lie apart, in percent of their median."""
+    return 100 * (max(values) - min(values)) / statistics.median(values)
+
+
+def run(*command, **options):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=600, **options)
+    if done.returncode != 0:
+        die(f"{command[0]} failed with {done.returncode}:\n{done.stdout[-3000:]}")
+    return done.stdout
+
+
+def machine():
+    """Load that is not ours disturbs; it is printed with the figures."""
+    with open("/proc/loadavg") as f:
+        load = f.read().split()[0]
+    return f"{os.cpu_count()} cores, load average {load} at {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
