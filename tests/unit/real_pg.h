@@ -1,0 +1,341 @@
+/*
+ * real_pg: what the pool's and the engine's tests need of the real PostgreSQL, and a relay that is
+ * the network between.
+ *
+ * PROVOST_TEST_DSN is a superuser's URI of a private cluster on a unix socket, PROVOST_TEST_APP_DSN
+ * that of a plain role; scripts/test sets them. The tests look at the server over a connection of
+ * their own. What they test connects to a relay, which a test can stop, tell to hold what connects
+ * from then on, or to cut everything without a word, and which counts what passes to the server.
+ *
+ * One relay at a time; its counters may be read by any thread, everything else is the main
+ * thread's. One test is one process (Check forks), which its sessions' application_name says.
+ */
+#ifndef PROVOST_TESTS_REAL_PG_H
+#define PROVOST_TESTS_REAL_PG_H
+
+#include <arpa/inet.h>
+#include <check.h>
+#include <libpq-fe.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "provost/base.h"
+
+enum { PG_SKIPPED = 77 }; /* Meson's exit code */
+
+#define PG_ONE        "SELECT '1'::json"
+#define PG_NONE       "SELECT '1'::json WHERE false"
+#define PG_HANG       "SELECT pg_sleep(600)"
+#define PG_TERMINATED "SELECT pg_terminate_backend(pg_backend_pid())"
+
+/* Polls a condition for ten seconds at most. */
+#define WAIT_UNTIL(condition)                                                                      \
+	do {                                                                                       \
+		uint64_t until_ = clock_ms() + 10000;                                              \
+		while (!(condition)) {                                                             \
+			ck_assert_msg(clock_ms() < until_, "not in time: %s", #condition);         \
+			poll(NULL, 0, 1);                                                          \
+		}                                                                                  \
+	} while (0)
+
+/* ---- the server ---------------------------------------------------------------------- */
+
+static PGconn *pg;
+
+static bool pg_is_there(void)
+{
+	return getenv("PROVOST_TEST_DSN") && getenv("PROVOST_TEST_APP_DSN");
+}
+
+static void pg_open(void)
+{
+	pg = PQconnectdb(getenv("PROVOST_TEST_DSN"));
+	ck_assert_msg(PQstatus(pg) == CONNECTION_OK, "%s", PQerrorMessage(pg));
+}
+
+static void pg_close(void)
+{
+	PQfinish(pg);
+	pg = NULL;
+}
+
+/* Runs it; the first field of the first row as a number, 0 when there is none. */
+static unsigned pg_ask(const char *sql)
+{
+	PGresult *r = PQexec(pg, sql);
+	ExecStatusType s = PQresultStatus(r);
+	ck_assert_msg(s == PGRES_TUPLES_OK || s == PGRES_COMMAND_OK, "%s", PQerrorMessage(pg));
+	unsigned n = PQntuples(r) ? (unsigned)strtoul(PQgetvalue(r, 0, 0), NULL, 10) : 0;
+	PQclear(r);
+	return n;
+}
+
+/* Asks for an aggregate over pg_stat_activity's rows of this test's sessions. */
+static unsigned pg_sessions(const char *aggregate)
+{
+	_cleanup_free_ char *sql = xasprintf("SELECT %s FROM pg_stat_activity"
+	                                     " WHERE application_name = 'test-%d'",
+	                                     aggregate, (int)getpid());
+	return pg_ask(sql);
+}
+
+/* How many statements of this test are asleep in the server. */
+static unsigned pg_running(void)
+{
+	return pg_sessions("count(*) FILTER (WHERE wait_event = 'PgSleep')");
+}
+
+/* ---- the relay's links --------------------------------------------------------------- */
+
+enum { RELAY_LINKS = 128 };
+
+struct link {
+	int client, server; /* sockets; server -1: held */
+	/* Where in the client's messages we are. */
+	bool greeted;
+	unsigned char head[8];
+	size_t head_len, body_left;
+};
+
+struct relay {
+	char *url; /* of the plain role, through the relay */
+	unsigned port;
+	struct sockaddr_un upstream;
+	int listener, wake; /* wake: eventfd */
+	pthread_t thread;
+	atomic_bool stopping, holding;
+	atomic_uint open;     /* connections */
+	atomic_uint sessions; /* begun */
+	atomic_uint cancels;  /* requests passed on */
+	atomic_uint executed; /* Execute messages passed on */
+	pthread_mutex_t
+	    lock; /* guards link[] and links against relay_cut; the thread changes them */
+	struct link link[RELAY_LINKS];
+	size_t links;
+};
+
+static uint32_t relay_number(const unsigned char *p)
+{
+	uint32_t n;
+	memcpy(&n, p, sizeof n);
+	return ntohl(n);
+}
+
+/* A head is complete: the length and code of a connection's first message, or the type and length
+ * of a later one (PostgreSQL's protocol 3.0). */
+static void relay_count_head(struct relay *r, struct link *l)
+{
+	enum { CANCEL_REQUEST = 80877102 };
+	if (l->greeted) {
+		l->body_left = relay_number(l->head + 1) - 4;
+		atomic_fetch_add(&r->executed, l->head[0] == 'E');
+	} else {
+		bool cancel = relay_number(l->head + 4) == CANCEL_REQUEST;
+		l->body_left = relay_number(l->head) - 8;
+		atomic_fetch_add(cancel ? &r->cancels : &r->sessions, 1);
+	}
+	l->greeted = true;
+	l->head_len = 0;
+}
+
+static void relay_count(struct relay *r, struct link *l, const unsigned char *p, size_t n)
+{
+	while (n > 0) {
+		size_t body = MIN(n, l->body_left);
+		l->body_left -= body;
+		p += body;
+		n -= body;
+		if (n == 0)
+			break;
+		l->head[l->head_len++] = *p++;
+		n--;
+		if (l->head_len == (l->greeted ? 5u : 8u))
+			relay_count_head(r, l);
+	}
+}
+
+/* Passes on what is there. False: the connection has ended. */
+static bool relay_pass(struct relay *r, struct link *l, bool to_server)
+{
+	unsigned char data[16384];
+	ssize_t n = recv(to_server ? l->client : l->server, data, sizeof data, 0);
+	if (n <= 0)
+		return false;
+	ssize_t sent = send(to_server ? l->server : l->client, data, (size_t)n, MSG_NOSIGNAL);
+	if (sent == n && to_server)
+		relay_count(r, l, data, (size_t)n);
+	return sent == n;
+}
+
+static void relay_accept(struct relay *r)
+{
+	int fd = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_uint_lt(r->links, RELAY_LINKS);
+	pthread_mutex_lock(&r->lock);
+	r->link[r->links++] = (struct link){.client = fd, .server = -1};
+	pthread_mutex_unlock(&r->lock);
+	atomic_fetch_add(&r->open, 1);
+}
+
+static void relay_end(struct relay *r, size_t i)
+{
+	close(r->link[i].client);
+	if (r->link[i].server >= 0)
+		close(r->link[i].server);
+	r->link[i] = r->link[--r->links];
+	atomic_fetch_sub(&r->open, 1);
+}
+
+static void relay_connect(struct relay *r, struct link *l)
+{
+	l->server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(connect(l->server, (struct sockaddr *)&r->upstream, sizeof r->upstream),
+	                 0);
+}
+
+/* ---- the relay's thread -------------------------------------------------------------- */
+
+static void relay_prepare(struct relay *r, struct pollfd *p)
+{
+	pthread_mutex_lock(&r->lock);
+	for (size_t i = 0; i < r->links; i++) {
+		struct link *l = &r->link[i];
+		if (l->server < 0 && !atomic_load(&r->holding))
+			relay_connect(r, l);
+		short from_client = l->server < 0 ? POLLRDHUP : POLLIN;
+		p[2 * i] = (struct pollfd){.fd = l->client, .events = from_client};
+		p[2 * i + 1] = (struct pollfd){.fd = l->server, .events = POLLIN};
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void relay_pass_all(struct relay *r, const struct pollfd *p)
+{
+	pthread_mutex_lock(&r->lock);
+	for (size_t i = r->links; i-- > 0;) {
+		struct link *l = &r->link[i];
+		bool on = !p[2 * i].revents || (l->server >= 0 && relay_pass(r, l, true));
+		if (on && p[2 * i + 1].revents)
+			on = relay_pass(r, l, false);
+		if (!on)
+			relay_end(r, i);
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void *relay_run(void *arg)
+{
+	struct relay *r = arg;
+	struct pollfd p[2 + 2 * RELAY_LINKS] = {{.fd = r->wake, .events = POLLIN},
+	                                        {.fd = r->listener, .events = POLLIN}};
+	uint64_t count;
+	while (!atomic_load(&r->stopping)) {
+		relay_prepare(r, p + 2);
+		if (poll(p, 2 + 2 * r->links, -1) < 0)
+			continue;
+		if (p[0].revents && read(r->wake, &count, sizeof count) < 0)
+			continue;
+		relay_pass_all(r, p + 2);
+		if (p[1].revents)
+			relay_accept(r);
+	}
+	return NULL;
+}
+
+/* ---- the relay's life ---------------------------------------------------------------- */
+
+static void relay_wake(struct relay *r)
+{
+	uint64_t one = 1;
+	ck_assert_int_eq(write(r->wake, &one, sizeof one), sizeof one);
+}
+
+static void relay_listen(struct relay *r, unsigned port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	socklen_t len = sizeof a;
+	int one = 1;
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	r->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(r->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	ck_assert_int_eq(bind(r->listener, (struct sockaddr *)&a, sizeof a), 0);
+	ck_assert_int_eq(listen(r->listener, 64), 0);
+	ck_assert_int_eq(getsockname(r->listener, (struct sockaddr *)&a, &len), 0);
+	r->port = ntohs(a.sin_port);
+}
+
+/* To the server that pg_open has connected to. `port` 0: any free one. */
+static struct relay *relay_start(unsigned port)
+{
+	struct relay *r = xcalloc(1, sizeof *r);
+	r->upstream.sun_family = AF_UNIX;
+	int n = snprintf(r->upstream.sun_path, sizeof r->upstream.sun_path, "%s/.s.PGSQL.%s",
+	                 PQhost(pg), PQport(pg));
+	ck_assert(n > 0 && (size_t)n < sizeof r->upstream.sun_path && PQhost(pg)[0] == '/');
+	relay_listen(r, port);
+	const char *dsn = getenv("PROVOST_TEST_APP_DSN");
+	/* Of a parameter given twice libpq takes the last. */
+	r->url = xasprintf("%s%chost=127.0.0.1&port=%u&sslmode=disable&gssencmode=disable"
+	                   "&application_name=test-%d",
+	                   dsn, strchr(dsn, '?') ? '&' : '?', r->port, (int)getpid());
+	r->wake = eventfd(0, EFD_CLOEXEC);
+	pthread_mutex_init(&r->lock, NULL);
+	ck_assert_int_eq(pthread_create(&r->thread, NULL, relay_run, r), 0);
+	return r;
+}
+
+/* Ends every connection, and refuses new ones. */
+static void relay_stop(struct relay **rp)
+{
+	struct relay *r = *rp;
+	*rp = NULL;
+	atomic_store(&r->stopping, true);
+	relay_wake(r);
+	pthread_join(r->thread, NULL);
+	close(r->listener);
+	while (r->links)
+		relay_end(r, 0);
+	close(r->wake);
+	pthread_mutex_destroy(&r->lock);
+	free(r->url);
+	free(r);
+}
+
+/* From now on what connects is accepted and gets no answer, until that is taken back. */
+static void relay_hold(struct relay *r, bool on)
+{
+	atomic_store(&r->holding, on);
+	relay_wake(r);
+}
+
+/* Ends the connections there are. */
+static void relay_cut(struct relay *r)
+{
+	pthread_mutex_lock(&r->lock);
+	for (size_t i = 0; i < r->links; i++) {
+		shutdown(r->link[i].client, SHUT_RDWR);
+		if (r->link[i].server >= 0)
+			shutdown(r->link[i].server, SHUT_RDWR);
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+/* ---- a test program ------------------------------------------------------------------ */
+
+static int pg_run_suite(Suite *s)
+{
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+#endif
