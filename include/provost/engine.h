@@ -37,6 +37,7 @@ struct job {
 	const char *const *values; /* one per bind of the statement: PostgreSQL text or NULL */
 	const char *request_id;    /* for the log */
 	void (*done)(struct job *);
+	uint64_t ticket; /* no other job has it; for engine_abandon */
 	/* Set before done; the submitter's to end with answer_done. */
 	struct answer answer;
 	/* The engine's own. */
@@ -55,10 +56,10 @@ int engine_configure(struct engine *e, const struct engine_options *o) _must_che
  * -EAGAIN: the queue is full; -ESHUTDOWN: stopping; `done` is not called for those. */
 int engine_submit(struct engine *e, struct job *j) _must_check_;
 
-/* Whoever wanted this job's answer has left: if it waits it is completed at once, if it runs its
- * statement is cancelled; `done` is called as ever. The job may have been completed meanwhile; it
- * is not looked into, so the pointer need only be one that was submitted. Any thread. */
-void engine_abandon(struct engine *e, const struct job *j);
+/* Whoever wanted the answer of the job with that ticket has left: if it waits it is completed at
+ * once, if it runs its statement is cancelled; `done` is called as ever. A job that has been
+ * completed meanwhile is not missed. Any thread. */
+void engine_abandon(struct engine *e, uint64_t ticket);
 
 /* Completes the jobs whose time in the queue is over, and logs now and then what was refused.
  * Janitor, every 10 ms. */

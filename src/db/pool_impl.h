@@ -66,8 +66,7 @@ void pool_refuse_locked(struct pool *p);
 bool pool_was_closed(struct conn *c);
 void pool_close(struct pool *p, struct conn *c, bool was_lost);
 
-/* ---- keeper.c
- * ------------------------------------------------------------------------------------ */
+/* ---- keeper.c ------------------------------------------------------------------------ */
 
 /* The pool's thread. */
 void *keeper_run(void *pool);

@@ -20,8 +20,8 @@ struct worker {
 	int abandon;  /* eventfd: whoever wants the running job's answer has left */
 	/* Under the engine's lock: */
 	bool exited;
-	const struct job *job; /* the running one */
-	bool abandoned;        /* abandon is readable */
+	uint64_t ticket; /* of the running job; 0: none */
+	bool abandoned;  /* abandon is readable */
 };
 
 struct engine {
@@ -91,11 +91,11 @@ static bool is_overdue(const struct engine *e, const struct job *j, uint64_t now
 }
 
 /* Takes the job off the queue if it is there; else tells the worker that runs it, if one does. */
-static struct job *abandon_locked(struct engine *e, const struct job *wanted)
+static struct job *abandon_locked(struct engine *e, uint64_t ticket)
 {
 	struct job *j;
 	TAILQ_FOREACH (j, &e->queue, link) {
-		if (j != wanted)
+		if (j->ticket != ticket)
 			continue;
 		TAILQ_REMOVE(&e->queue, j, link);
 		e->waiting--;
@@ -105,16 +105,16 @@ static struct job *abandon_locked(struct engine *e, const struct job *wanted)
 	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++) {
 		struct worker *w = &e->worker[i];
 		uint64_t one = 1;
-		if (w->job == wanted && !w->abandoned)
+		if (w->ticket == ticket && !w->abandoned)
 			w->abandoned = write(w->abandon, &one, sizeof one) == sizeof one;
 	}
 	return NULL;
 }
 
-void engine_abandon(struct engine *e, const struct job *wanted)
+void engine_abandon(struct engine *e, uint64_t ticket)
 {
 	pthread_mutex_lock(&e->lock);
-	struct job *j = abandon_locked(e, wanted);
+	struct job *j = abandon_locked(e, ticket);
 	pthread_mutex_unlock(&e->lock);
 	if (j)
 		complete(j, OUTCOME_ABANDONED);
@@ -182,7 +182,7 @@ static struct job *next_job(struct worker *w, struct engine_options *ret_options
 	if (!is_retired_locked(e, w)) {
 		j = take_first_locked(e);
 		e->busy++;
-		w->job = j;
+		w->ticket = j->ticket;
 	} else {
 		w->exited = true;
 		/* The signal that woke us may have been meant for a worker that stays. */
@@ -197,7 +197,7 @@ static struct job *next_job(struct worker *w, struct engine_options *ret_options
 static void forget_job_locked(struct worker *w)
 {
 	uint64_t count;
-	w->job = NULL;
+	w->ticket = 0;
 	if (w->abandoned && read(w->abandon, &count, sizeof count) < 0)
 		ALWAYS(errno == EAGAIN || errno == EINTR);
 	w->abandoned = false;

@@ -102,9 +102,10 @@ struct client {
 	uint64_t accepted_ms;
 	LIST_ENTRY(client) link; /* http->lock */
 
-	atomic_int step; /* written by the http thread, read by anyone */
-	_Atomic uint64_t
-	    deadline_ms; /* of the step; 0: none. Written by the http thread and the sweep */
+	/* Written by the http thread, read by the sweep, which may also extend the deadline. */
+	atomic_int step;
+	_Atomic uint64_t deadline_ms; /* of the step; 0: none */
+	_Atomic uint64_t ticket;      /* of the job, while waiting */
 	/* The sweep's: bytes the peer had taken when it last saw the deadline change, and that
 	 * deadline. */
 	uint64_t acked, acked_deadline_ms;

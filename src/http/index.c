@@ -1,83 +1,68 @@
+#include <json-c/json.h>
 #include <string.h>
 
 #include "http_impl.h"
-#include "provost/buf.h"
 
-/* Before every member and item but the first. */
-static void comma(struct buf *b)
+/* Rendered when a catalogue is published, as part of loading: out of memory exits, as it does
+ * there. */
+static struct json_object *made(struct json_object *o)
 {
-	char last = b->len ? b->data[b->len - 1] : '{';
-	if (last != '{' && last != '[')
-		buf_addc(b, ',');
+	ALWAYS(o);
+	return o;
 }
 
-static void text(struct buf *b, const char *s)
+static void put(struct json_object *o, const char *key, struct json_object *value)
 {
-	comma(b);
-	buf_add_json_string(b, s, strlen(s));
+	ALWAYS(json_object_object_add(o, key, made(value)) == 0);
 }
 
-static void key(struct buf *b, const char *name)
+static void put_text(struct json_object *o, const char *key, const char *value)
 {
-	text(b, name);
-	buf_addc(b, ':');
+	if (value)
+		put(o, key, json_object_new_string(value));
 }
 
-static void put(struct buf *b, const char *name, const char *value)
+static struct json_object *texts(const struct strlist *l)
 {
-	if (!value)
-		return;
-	key(b, name);
-	buf_add_json_string(b, value, strlen(value));
+	struct json_object *a = made(json_object_new_array());
+	for (size_t i = 0; i < l->count; i++)
+		json_object_array_add(a, made(json_object_new_string(l->item[i])));
+	return a;
 }
 
-static void open_list(struct buf *b, const char *name)
+static struct json_object *parameter(const struct param *p)
 {
-	key(b, name);
-	buf_addc(b, '[');
-}
-
-static void add_parameter(struct buf *b, const struct param *p)
-{
+	struct json_object *o = made(json_object_new_object());
 	char type[32];
 	snprintf(type, sizeof type, "%s%s", param_type_name(p->type), p->array ? "[]" : "");
-	comma(b);
-	buf_addc(b, '{');
-	put(b, "name", p->name);
-	put(b, "in", param_in_name(p->in));
-	put(b, "type", type);
-	key(b, "required");
-	buf_adds(b, p->required ? "true" : "false");
-	put(b, "default", p->default_value);
-	put(b, "min", p->min.set ? p->min.text : NULL);
-	put(b, "max", p->max.set ? p->max.text : NULL);
-	if (p->enumeration.count) {
-		open_list(b, "enum");
-		for (size_t i = 0; i < p->enumeration.count; i++)
-			text(b, p->enumeration.item[i]);
-		buf_addc(b, ']');
-	}
-	buf_addc(b, '}');
+	put_text(o, "name", p->name);
+	put_text(o, "in", param_in_name(p->in));
+	put_text(o, "type", type);
+	put(o, "required", json_object_new_boolean(p->required));
+	put_text(o, "default", p->default_value);
+	put_text(o, "min", p->min.set ? p->min.text : NULL);
+	put_text(o, "max", p->max.set ? p->max.text : NULL);
+	if (p->enumeration.count)
+		put(o, "enum", texts(&p->enumeration));
+	return o;
 }
 
-static void add_endpoint(struct buf *b, const struct endpoint *e)
+static struct json_object *endpoint(const struct endpoint *e)
 {
-	comma(b);
-	buf_addc(b, '{');
-	put(b, "name", e->name);
-	put(b, "method", method_name(e->method));
-	put(b, "path", e->route);
-	put(b, "description", e->description);
-	open_list(b, "roles");
-	for (size_t i = 0; i < e->roles.count; i++)
-		text(b, e->roles.item[i]);
+	struct json_object *o = made(json_object_new_object());
+	struct json_object *roles = texts(&e->roles);
+	struct json_object *parameters = made(json_object_new_array());
 	if (e->is_public)
-		text(b, "public");
-	buf_addc(b, ']');
-	open_list(b, "parameters");
+		json_object_array_add(roles, made(json_object_new_string("public")));
 	for (size_t i = 0; i < e->params; i++)
-		add_parameter(b, &e->param[i]);
-	buf_adds(b, "]}");
+		json_object_array_add(parameters, parameter(&e->param[i]));
+	put_text(o, "name", e->name);
+	put_text(o, "method", method_name(e->method));
+	put_text(o, "path", e->route);
+	put_text(o, "description", e->description);
+	put(o, "roles", roles);
+	put(o, "parameters", parameters);
+	return o;
 }
 
 static void index_free(struct snapshot_object *o)
@@ -90,16 +75,18 @@ static void index_free(struct snapshot_object *o)
 struct http_index *index_new(const struct catalog *catalog)
 {
 	struct http_index *x = xcalloc(1, sizeof *x);
-	struct buf b = {0};
-	buf_addc(&b, '{');
-	put(&b, "name", "provost");
-	put(&b, "version", PROVOST_VERSION);
-	open_list(&b, "endpoints");
+	struct json_object *o = made(json_object_new_object());
+	struct json_object *endpoints = made(json_object_new_array());
 	for (size_t i = 0; catalog && i < catalog->endpoints; i++)
-		add_endpoint(&b, catalog->endpoint[i]);
-	buf_adds(&b, "]}");
+		json_object_array_add(endpoints, endpoint(catalog->endpoint[i]));
+	put_text(o, "name", "provost");
+	put_text(o, "version", PROVOST_VERSION);
+	put(o, "endpoints", endpoints);
+	const int form = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
+	const char *text = json_object_to_json_string_length(o, form, &x->len);
+	ALWAYS(text);
 	x->object.free = index_free;
-	x->text = buf_take(&b, &x->len);
-	ALWAYS(x->text); /* as all memory that loading cannot do without */
+	x->text = xstrndup(text, x->len);
+	json_object_put(o);
 	return x;
 }

@@ -151,6 +151,9 @@ static int bind_values(struct request *q)
 	return 0;
 }
 
+/* Given to jobs so far; only uniqueness matters. */
+static _Atomic uint64_t tickets;
+
 /* Suspends first and publishes after: the job may be done before engine_submit returns, and only
  * what is suspended can be resumed. */
 static enum MHD_Result submit(struct request *q, struct catalog *catalog)
@@ -163,7 +166,9 @@ static enum MHD_Result submit(struct request *q, struct catalog *catalog)
 	    .values = q->bind,
 	    .request_id = q->id,
 	    .done = job_done,
+	    .ticket = 1 + atomic_fetch_add_explicit(&tickets, 1, memory_order_relaxed),
 	};
+	atomic_store_explicit(&client_of(q)->ticket, q->job.ticket, memory_order_relaxed);
 	set_step(q, STEP_WAITING, 0);
 	MHD_suspend_connection(q->connection);
 	int r = engine_submit(h->engine, &q->job);

@@ -154,7 +154,7 @@ static bool has_left(const struct client *c)
 
 void http_sweep(struct http *h, uint64_t now_ms)
 {
-	const struct job *left[LEFT_AT_ONCE];
+	uint64_t left[LEFT_AT_ONCE];
 	size_t n = 0;
 	struct client *c;
 	uint64_t idle_ms = http_live(h)->idle_timeout_ms;
@@ -162,7 +162,7 @@ void http_sweep(struct http *h, uint64_t now_ms)
 	LIST_FOREACH (c, &h->clients, link) {
 		sweep_one(c, now_ms, idle_ms);
 		if (n < LEFT_AT_ONCE && has_left(c))
-			left[n++] = &c->request.job;
+			left[n++] = atomic_load_explicit(&c->ticket, memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&h->lock);
 	while (n > 0)
