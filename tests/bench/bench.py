@@ -40,8 +40,9 @@ def read_env(file):
 class Home:
     """A home of scripts/run: one that runs already is used as it is, any other is started and stopped."""
 
-    def __init__(self, folder, scale="1", settings=None):
+    def __init__(self, folder, scale="1", settings=None, config=None):
         self.folder, self.scale, self.settings = pathlib.Path(folder).absolute(), scale, settings or {}
+        self.config = config or REPO / "config/provost.ini"
         self.process = None
 
     def __enter__(self):
@@ -63,7 +64,8 @@ class Home:
         say(f"starting scripts/run --home {self.folder} --scale {self.scale} (loading takes a while the first time)")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PROVOST_", "PG", "DATABASE_URL"))}
         self.process = subprocess.Popen(
-            [REPO / "scripts/run", "--home", self.folder, "--port", str(free_port()), "--scale", self.scale],
+            [REPO / "scripts/run", "--home", self.folder, "--port", str(free_port()), "--scale", self.scale,
+             "--config", self.config],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**environment, **self.settings})
         output = []
@@ -77,6 +79,17 @@ class Home:
         if self.process:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)
+
+    def processor_seconds(self):
+        """What the server and what the database's processes have used so far. The latter must not come or go
+        in between, which those of a pool do not."""
+        data = run(REPO / "scripts/cluster", "data", self.folder).strip()
+        database = 0
+        for entry in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and os.readlink(entry / "cwd") == data:
+                    database += used(entry.name)
+        return used((self.folder / "server.pid").read_text().strip()), database
 
     def pool_max(self):
         """What the server said when it started."""
@@ -93,6 +106,12 @@ class Home:
         with contextlib.closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
             cursor.execute(sql, args or None)
             return cursor.fetchall()
+
+
+def used(pid):
+    """Processor seconds of a process and of its children that have ended."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -129,7 +148,7 @@ def with_defaults(endpoint):
 
 
 def for_pgbench(token):
-    """pgbench takes `:name` for a variable even in a comment, which goes, and in a string, which is written otherwise."""
+    """pgbench takes `:name` for a variable even in a comment, which goes, and in a string, which is rewritten."""
     if token.startswith(("--", "/*")):
         return " "
     if not token.startswith("'") or not re.search(r":\w", token):
