@@ -271,14 +271,17 @@ class Connection:
     def send(self, data):
         self.socket.sendall(data)
 
-    def _more(self):
+    def _receive(self):
         try:
-            data = self.socket.recv(65536)
+            data = self.socket.recv(1 << 20)
         except ConnectionResetError:
             data = b""
         if not data:
             raise Closed(f"after {self.buffer[:200]!r}")
-        self.buffer += data
+        return data
+
+    def _more(self):
+        self.buffer += self._receive()
 
     def _line(self):
         while b"\r\n" not in self.buffer:
@@ -288,10 +291,13 @@ class Connection:
         return line
 
     def _take(self, size):
-        while len(self.buffer) < size:
-            self._more()
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
-        return data
+        pieces, have = [self.buffer], len(self.buffer)
+        while have < size:
+            pieces.append(self._receive())
+            have += len(pieces[-1])
+        data = b"".join(pieces)
+        self.buffer = data[size:]
+        return data[:size]
 
     def response(self, head=False):
         """The next answer. Say head=True for one to HEAD, which has a length but no body."""
