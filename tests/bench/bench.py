@@ -40,9 +40,8 @@ def read_env(file):
 class Home:
     """A home of scripts/run: one that runs already is used as it is, any other is started and stopped."""
 
-    def __init__(self, folder, scale="1", settings=None, config=None):
+    def __init__(self, folder, scale="1", settings=None):
         self.folder, self.scale, self.settings = pathlib.Path(folder).absolute(), scale, settings or {}
-        self.config = config or REPO / "config/provost.ini"
         self.process = None
 
     def __enter__(self):
@@ -64,8 +63,7 @@ class Home:
         say(f"starting scripts/run --home {self.folder} --scale {self.scale} (loading takes a while the first time)")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PROVOST_", "PG", "DATABASE_URL"))}
         self.process = subprocess.Popen(
-            [REPO / "scripts/run", "--home", self.folder, "--port", str(free_port()), "--scale", self.scale,
-             "--config", self.config],
+            [REPO / "scripts/run", "--home", self.folder, "--port", str(free_port()), "--scale", self.scale],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**environment, **self.settings})
         output = []
@@ -135,16 +133,37 @@ TOKEN = re.compile(r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | --
                        | :(?P<name>[A-Za-z_]\w*)""", re.X | re.S)
 
 
-def with_defaults(endpoint):
-    """The statement of an endpoint file with its defaults, or NULL, as literals of the parameters' types."""
+def parameters(endpoint):
+    """The parameters of an endpoint file: {name: (type in SQL, default or None)}."""
+    found = {}
     text = (REPO / "config/endpoints" / f"{endpoint}.sql").read_text()
-    literals = {}
     for name, type_name, options in re.findall(r"^-- @(?:query|path)\s+(\w+)\s+(\w+)(.*)$", text, re.M):
         default = re.search(r"\bdefault=('(?:[^']|'')*'|\S+)", options)
-        value = "NULL" if not default else "'" + default[1].strip("'") + "'"
-        literals[name] = f"{value}::{TYPES[type_name]}"
+        found[name] = TYPES[type_name], default and default[1].strip("'")
+    return found
+
+
+def statement_of(endpoint, replace):
+    """The statement of an endpoint file for pgbench, each `:name` replaced by what replace(name) gives."""
+    text = (REPO / "config/endpoints" / f"{endpoint}.sql").read_text()
     statement = "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().rstrip(";")
-    return TOKEN.sub(lambda m: literals[m["name"]] if m["name"] else for_pgbench(m[0]), statement) + ";\n"
+    return TOKEN.sub(lambda m: replace(m["name"]) if m["name"] else for_pgbench(m[0]), statement) + ";\n"
+
+
+def with_defaults(endpoint):
+    """The statement with its defaults, or NULL, as literals of the parameters' types."""
+    def literal(name):
+        type_name, default = parameters(endpoint)[name]
+        return ("NULL" if default is None else f"'{default}'") + f"::{type_name}"
+    return statement_of(endpoint, literal)
+
+
+def with_parameters(endpoint):
+    """The statement with pgbench's own parameters, and the options that give them their defaults; one that
+    pgbench does not know is NULL."""
+    known = parameters(endpoint)
+    options = [f"-D{name}={default}" for name, (_, default) in known.items() if default is not None]
+    return statement_of(endpoint, lambda name: f"(:{name})::{known[name][0]}"), options
 
 
 def for_pgbench(token):
