@@ -71,12 +71,12 @@ WITH size AS MATERIALIZED (
     -- the table; OFFSET 0, below, has what belongs to it looked up row by row.
     SELECT * FROM (
     (SELECT id, "createdAt" FROM student_course_enrollments
-     WHERE (SELECT NOT backward FROM slice) AND :status IS NULL AND "courseId" = :id
+     WHERE (SELECT NOT backward AND take > 0 FROM slice) AND :status IS NULL AND "courseId" = :id
        AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (SELECT past FROM slice))
     UNION ALL
     (SELECT id, "createdAt" FROM student_course_enrollments
-     WHERE (SELECT NOT backward FROM slice) AND "courseId" = :id AND status = :status
+     WHERE (SELECT NOT backward AND take > 0 FROM slice) AND "courseId" = :id AND status = :status
        AND (:paymentStatus IS NULL OR "paymentStatus" = :paymentStatus)
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (SELECT past FROM slice))
     UNION ALL
