@@ -59,61 +59,69 @@ WITH term AS MATERIALIZED (
                  CASE WHEN :sort LIKE '-%' THEN id END DESC, id
         LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY "createdAt" DESC, id DESC) AS n FROM course
-     WHERE :sort = '-createdAt' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = '-createdAt' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY "createdAt", id) AS n FROM course
-     WHERE :sort = 'createdAt' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY "createdAt", id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = 'createdAt' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY "createdAt", id LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY title DESC, id DESC) AS n FROM course
-     WHERE :sort = '-title' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY title DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = '-title' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY title DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY title, id) AS n FROM course
-     WHERE :sort = 'title' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY title, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = 'title' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY title, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY base_price DESC, id DESC) AS n FROM course
-     WHERE :sort = '-base_price' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY base_price DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = '-base_price' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY base_price DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY base_price, id) AS n FROM course
-     WHERE :sort = 'base_price' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY base_price, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = 'base_price' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY base_price, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY priority DESC, id DESC) AS n FROM course
-     WHERE :sort = '-priority' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY priority DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = '-priority' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY priority DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     UNION ALL
-    (SELECT id, row_number() OVER (ORDER BY priority, id) AS n FROM course
-     WHERE :sort = 'priority' AND (SELECT how FROM way) = 'order'
-       AND (:categoryId IS NULL OR "categoryId" = :categoryId)
-       AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
-       AND (:search IS NULL OR id IN (SELECT id FROM hit))
-     ORDER BY priority, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    (SELECT id, row_number() OVER () AS n FROM (
+        SELECT id FROM course
+        WHERE :sort = 'priority' AND (SELECT how FROM way) = 'order'
+          AND (:categoryId IS NULL OR "categoryId" = :categoryId)
+          AND (:status IS NULL OR status = :status) AND (:level IS NULL OR level = :level)
+          AND (:search IS NULL OR id IN (SELECT id FROM hit))
+        ORDER BY priority, id LIMIT :limit OFFSET (:page::bigint - 1) * :limit) sorted)
     ) p LIMIT 100
 ), total AS MATERIALIZED (
     SELECT CASE
