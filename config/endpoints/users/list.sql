@@ -40,6 +40,12 @@ WITH term AS MATERIALIZED (
       AND grams(lower(name || E'\n' || email)) @> (SELECT grams FROM term)
       AND ((SELECT exact FROM term) OR name || E'\n' || email ILIKE (SELECT pattern FROM term))
       AND (:role IS NULL OR role = :role)
+), slice AS MATERIALIZED (
+    -- The number of all users is known, so that a page past their middle can be reached from the end.
+    SELECT past * 2 > n AS backward,
+           greatest(n - past - :limit, 0) AS before, greatest(least(n - past, :limit), 0) AS take
+    FROM (SELECT coalesce(sum(n), 0)::bigint AS n, (:page::bigint - 1) * :limit AS past
+          FROM table_counts WHERE name = 'user') s
 ), page AS MATERIALIZED (
     -- LIMIT 100, the most that :limit may be, tells a generic plan that this is a page and not a tenth of
     -- the table; OFFSET 0, below, has what belongs to it looked up row by row.
@@ -47,8 +53,13 @@ WITH term AS MATERIALIZED (
     (SELECT id, "createdAt" FROM matched WHERE :search IS NOT NULL
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
     UNION ALL
-    (SELECT id, "createdAt" FROM "user" WHERE :search IS NULL AND :role IS NULL AND :institutionId IS NULL
+    (SELECT id, "createdAt" FROM "user"
+     WHERE (SELECT NOT backward FROM slice) AND :search IS NULL AND :role IS NULL AND :institutionId IS NULL
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
+    UNION ALL
+    (SELECT id, "createdAt" FROM "user"
+     WHERE (SELECT backward FROM slice) AND :search IS NULL AND :role IS NULL AND :institutionId IS NULL
+     ORDER BY "createdAt", id LIMIT (SELECT take FROM slice) OFFSET (SELECT before FROM slice))
     UNION ALL
     (SELECT id, "createdAt" FROM "user" WHERE :search IS NULL AND role = :role AND :institutionId IS NULL
      ORDER BY "createdAt" DESC, id DESC LIMIT :limit OFFSET (:page::bigint - 1) * :limit)
