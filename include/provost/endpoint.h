@@ -13,6 +13,7 @@
 #define PROVOST_ENDPOINT_H
 
 #include "provost/errors.h"
+#include "provost/freshness.h"
 #include "provost/stmt.h"
 #include "provost/strlist.h"
 
@@ -93,6 +94,13 @@ struct depend {
 	unsigned line;
 };
 
+/* What an answer is made from, found by engine/describe: a table, or some rows of it. */
+struct dependency {
+	char *table;  /* as tags name it: `course`, in another schema than public `shop.course` */
+	char *column; /* NULL: the whole table; else the rows where it equals the parameter */
+	size_t param; /* with column: index of the parameter, whose type is the column's */
+};
+
 /* One piece of a route: literal text (decoded) or a parameter's name. */
 struct segment {
 	char *text;
@@ -116,6 +124,15 @@ struct endpoint {
 	struct cache_policy cache;
 	struct depend *depend;
 	size_t depends;
+	struct freshness freshness;    /* in force: set by the catalogue's loader from all sources */
+	struct dependency *dependency; /* all of them, once described */
+	size_t dependencies;
+	char *opaque; /* why the dependencies are not all known: neither cached nor collapsed; NULL: they
+	                 are */
+	uint64_t fingerprint; /* of the file's text and, once described, of all else an answer's
+	                         meaning depends on */
+	char *key_prefix;     /* key.h */
+	size_t key_prefix_len;
 	int64_t timeout_ms; /* -1: the configured statement_timeout */
 	unsigned route_line, sql_line;
 	unsigned auth_line; /* where the SQL first names the caller (:auth_…); 0: nowhere */

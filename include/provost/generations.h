@@ -1,0 +1,43 @@
+/*
+ * generations: tells whether what was read at some moment may still be used.
+ *
+ * A clock V and a fixed array of slots, indexed by a keyed hash of a tag. Raising a tag advances V
+ * and raises the tag's slot to that value; what was begun at `start` (V just before its statement
+ * was sent) is fresh for as long as none of its slots is past `start`. Two tags that share a slot
+ * invalidate too much, never too little. One more slot, the epoch, is carried by everything.
+ *
+ * All functions may be called from any thread; none blocks, locks or allocates but
+ * generations_new. Memory is constant: GENERATIONS_SLOTS slots of eight bytes.
+ */
+#ifndef PROVOST_GENERATIONS_H
+#define PROVOST_GENERATIONS_H
+
+#include "provost/base.h"
+
+struct generations;
+
+/* A tag's place in the array. */
+typedef uint16_t gen_slot;
+enum { GENERATIONS_SLOTS = 1 << 16 };
+
+/* The key of the hash is random. Exits when out of memory. */
+struct generations *generations_new(void);
+void generations_free(struct generations **g);
+
+gen_slot generations_slot(const struct generations *g, const void *tag, size_t n);
+
+/* V as it is: to be noted before what it stands for is read. */
+uint64_t generations_now(const struct generations *g);
+
+/* From when this returns on, nothing begun before the call is fresh that carries the tag. */
+void generations_raise(struct generations *g, gen_slot slot);
+/* The same for everything. */
+void generations_raise_epoch(struct generations *g);
+
+/* Whether neither the epoch nor any of the slots was raised past `start`. */
+bool generations_fresh(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start);
+
+/* Raises so far, the epoch's included. */
+uint64_t generations_raises(const struct generations *g);
+
+#endif
