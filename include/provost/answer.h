@@ -32,7 +32,7 @@ struct answer {
 	enum outcome outcome;
 	const char *body; /* UTF-8 JSON, not NUL-terminated; NULL for none */
 	size_t body_len;
-	char etag[33]; /* hash of the body: an opaque-tag (RFC 9110, section 8.8.3); "" for none */
+	unsigned char etag[16]; /* hash of the body, if there is one */
 	char sqlstate[6];  /* OUTCOME_SQL_ERROR */
 	char *message;     /* the database's words, for the log and development mode; or NULL */
 	uint32_t queue_us; /* from submission until a connection was there */

@@ -143,9 +143,14 @@ struct entry *cache_peek(struct cache *c, struct cache_key key, const struct fre
 int cache_put(struct cache *c, struct entry *e, const struct freshness *f,
               uint64_t now_ms) _must_check_;
 
+/* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. */
+bool cache_would_store(struct cache *c, size_t bytes);
+
 /* Whether this caller is to make the variant: true for one caller per entry and coding, until
  * cache_attach. */
 bool cache_claim_variant(struct cache *c, struct entry *e, enum entry_coding coding);
+/* Gives a claim back: somebody else may make it. */
+void cache_unclaim_variant(struct cache *c, struct entry *e, enum entry_coding coding);
 /* Attaches what the one who claimed made: `bytes`, allocated with malloc, is taken over. NULL: it is
  * of no use (no smaller), and not to be tried again. Dropped when the entry has left the cache
  * meanwhile, or would become too large. */

@@ -139,6 +139,16 @@ struct endpoint {
 	struct stmt stmt;   /* the statement, `:name` rewritten to `$n` */
 };
 
+/* Whether its answers are stored, and whether requests for the same key share one fill. */
+static inline bool endpoint_is_cached(const struct endpoint *e)
+{
+	return !e->cache.off && !e->opaque;
+}
+static inline bool endpoint_is_collapsed(const struct endpoint *e)
+{
+	return !e->opaque;
+}
+
 /* Parses the text of one file. `name` and `file` are copied. NULL when anything was wrong; every
  * error of the file is appended, not just the first. */
 struct endpoint *endpoint_parse(const char *name, const char *file, const char *text, size_t len,

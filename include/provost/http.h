@@ -1,10 +1,10 @@
 /*
  * http: the only module that knows libmicrohttpd.
  *
- * Its epoll threads parse, route, validate and answer; a request that needs the database becomes a
- * job of the engine while its connection is suspended. No callback blocks. One request at a time
- * lives in its connection's own structure, so a keep-alive request allocates nothing of ours beyond
- * its parameters.
+ * Its epoll threads parse, route, validate, look the answer up in the cache and serve it from there;
+ * a request that needs the database waits for a job of the engine while its connection is suspended.
+ * No callback blocks. One request at a time lives in its connection's own structure, memory included,
+ * so that a hit on a kept-alive connection allocates nothing of ours.
  *
  * Bounds: max_connections (beyond it 503 and close; beyond a small reserve the kernel's backlog),
  * max_url, max_body, header_timeout for a request's head, idle_timeout between requests.
@@ -13,11 +13,14 @@
 #define PROVOST_HTTP_H
 
 #include "provost/errors.h"
+#include "provost/freshness.h"
 #include "provost/strlist.h"
 
-struct http;
+struct cache;
 struct catalog;
 struct engine;
+struct generations;
+struct http;
 struct pool;
 struct snapshot;
 
@@ -32,6 +35,9 @@ struct http_options {
 	int64_t drain_delay_ms, shutdown_timeout_ms;
 	char *access_log; /* `off`, `stderr` or a path */
 	bool development;
+	/* Set by main from the cache's section. */
+	unsigned codings;           /* bits of enum entry_coding that bodies may be sent in */
+	struct freshness freshness; /* of endpoints that say nothing; for the report */
 };
 
 /* Where `listen` points, checked: -EINVAL for what is not an address with a port, -EPERM for an
@@ -41,8 +47,16 @@ int http_listen_check(const char *listen) _must_check_;
 /* Descriptors that the connections beyond max_connections may take, which are told 503. */
 size_t http_reserve(const struct http_options *o);
 
-struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
-                      struct pool *pool);
+/* What an http server stands on; all outlive it. */
+struct http_parts {
+	struct snapshot *catalog;
+	struct cache *cache;
+	struct generations *generations;
+	struct engine *engine;
+	struct pool *pool;
+};
+
+struct http *http_new(const struct http_options *o, const struct http_parts *parts);
 /* Binds, listens, starts the threads. Negative errno, with what to do about it in `errs`. */
 int http_start(struct http *h, struct errors *errs) _must_check_;
 /* Applies the live options to requests that begin from now on. */

@@ -17,7 +17,8 @@ struct loader {
 
 /* Paths that Provost answers itself; with a `*`, all below as well. */
 static const char *const reserved[] = {
-    "/", "/livez", "/readyz", "/metrics", "/ws", "/echo", "/client", "/client/*", "/api/batch",
+    "/",     "/livez",  "/readyz",   "/metrics",   "/ws",
+    "/echo", "/client", "/client/*", "/api/batch", "/api/admin/cache",
 };
 
 /* The route as literal text; parameters as NUL-free bytes that no literal has. */

@@ -71,6 +71,22 @@ void collector_done(struct collector *k)
 
 /* ---- the answer ---------------------------------------------------------------------- */
 
+static void entry_done(void *e)
+{
+	struct entry *entry = e;
+	entry_unref(&entry);
+}
+
+void answer_of_entry(struct answer *a, struct entry *e)
+{
+	entry_ref(e);
+	a->outcome = entry_kind(e) == ENTRY_BODY ? OUTCOME_OK : OUTCOME_NO_ROW;
+	a->body = entry_body(e, &a->body_len);
+	memcpy(a->etag, entry_etag(e), sizeof a->etag);
+	a->memory = e;
+	a->memory_free = entry_done;
+}
+
 static void result_free(void *r)
 {
 	PQclear(r);
@@ -80,8 +96,8 @@ static void set_etag(struct answer *a)
 {
 	XXH128_canonical_t h;
 	XXH128_canonicalFromHash(&h, XXH3_128bits(a->body, a->body_len));
-	for (size_t i = 0; i < sizeof h.digest; i++)
-		snprintf(a->etag + 2 * i, 3, "%02x", h.digest[i]);
+	_Static_assert(sizeof h.digest == sizeof a->etag, "the whole hash");
+	memcpy(a->etag, h.digest, sizeof a->etag);
 }
 
 /* The one column of the first row, served out of the result itself. */

@@ -10,6 +10,7 @@
 
 #include "provost/answer.h"
 #include "provost/buf.h"
+#include "provost/cache.h"
 #include "provost/conn.h"
 #include "provost/endpoint.h"
 
@@ -27,5 +28,8 @@ void collector_done(struct collector *k);
 /* Fills everything of `a` but its times from what was collected and from the statement's result.
  * What the body needs is moved out of the collector. */
 void answer_make(struct answer *a, struct collector *k, const struct pg_result *result);
+
+/* The same of what is in the cache: the body is served from the entry, which is referenced. */
+void answer_of_entry(struct answer *a, struct entry *e);
 
 #endif

@@ -1,88 +1,23 @@
-#include "provost/engine.h"
+#include "engine_impl.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "encode.h"
 #include "provost/log.h"
 #include "provost/pool.h"
-#include "run.h"
 
 enum { REPORT_INTERVAL_US = 2000000 }; /* between lines that say what was refused */
 
-struct worker {
-	struct engine *engine;
-	unsigned index;
-	pthread_t thread;
-	bool started; /* the configuring thread's: to be joined */
-	int abandon;  /* eventfd: whoever wants the running job's answer has left */
-	/* Under the engine's lock: */
-	bool exited;
-	uint64_t ticket; /* of the running job; 0: none */
-	bool abandoned;  /* abandon is readable */
-};
+/* ---- jobs that never run ------------------------------------------------------------- */
 
-struct engine {
-	struct pool *pool;
-
-	pthread_mutex_t lock; /* guards everything below but what worker[] says is another's */
-	pthread_cond_t work;
-	pthread_cond_t idle; /* stopping, and nothing runs any more */
-	struct engine_options options;
-	TAILQ_HEAD(, job) queue; /* oldest first */
-	unsigned waiting, busy;
-	bool stopping;
-	uint64_t jobs, retries;
-	uint64_t outcomes[OUTCOME_COUNT];
-	uint64_t reported[OUTCOME_COUNT]; /* of them, at the last report */
-	uint64_t report_us;
-
-	struct worker worker[ENGINE_THREADS_MAX];
-};
-
-/* ---- one job ------------------------------------------------------------------------- */
-
-static void complete(struct job *j, enum outcome outcome)
+static void end_unrun(struct job **j, struct waiters *w, enum outcome outcome, uint64_t now_us)
 {
-	j->answer.outcome = outcome;
-	j->done(j);
-}
-
-/* ---- the queue ----------------------------------------------------------------------- */
-
-static struct job *take_first_locked(struct engine *e)
-{
-	struct job *j = TAILQ_FIRST(&e->queue);
-	if (j) {
-		TAILQ_REMOVE(&e->queue, j, link);
-		e->waiting--;
-	}
-	return j;
-}
-
-int engine_submit(struct engine *e, struct job *j)
-{
-	int r = 0;
-	j->answer = (struct answer){0};
-	j->submitted_us = clock_us();
-	pthread_mutex_lock(&e->lock);
-	if (e->stopping) {
-		r = -ESHUTDOWN;
-	} else if (e->waiting >= e->options.queue) {
-		e->outcomes[OUTCOME_QUEUE_FULL]++;
-		r = -EAGAIN;
-	} else {
-		e->jobs++;
-		e->waiting++;
-		TAILQ_INSERT_TAIL(&e->queue, j, link);
-	}
-	pthread_mutex_unlock(&e->lock);
-	/* Behind the unlock, so that the worker does not wake only to wait for the lock. */
-	if (r == 0)
-		pthread_cond_signal(&e->work);
-	return r;
+	(*j)->answer.outcome = outcome;
+	(*j)->answer.queue_us = (uint32_t)(now_us - (*j)->submitted_us);
+	lanes_answer(j, w);
 }
 
 static bool is_overdue(const struct engine *e, const struct job *j, uint64_t now_us)
@@ -90,34 +25,24 @@ static bool is_overdue(const struct engine *e, const struct job *j, uint64_t now
 	return now_us >= j->submitted_us + (uint64_t)e->options.queue_timeout_ms * 1000;
 }
 
-/* Takes the job off the queue if it is there; else tells the worker that runs it, if one does. */
-static struct job *abandon_locked(struct engine *e, uint64_t ticket)
+/* All jobs of a lane wait equally long, so the first in it is the first to be overdue. */
+static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 {
 	struct job *j;
-	TAILQ_FOREACH (j, &e->queue, link) {
-		if (j->ticket != ticket)
-			continue;
-		TAILQ_REMOVE(&e->queue, j, link);
-		e->waiting--;
-		e->outcomes[OUTCOME_ABANDONED]++;
-		return j;
-	}
-	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++) {
-		struct worker *w = &e->worker[i];
-		uint64_t one = 1;
-		if (w->ticket == ticket && !w->abandoned)
-			w->abandoned = write(w->abandon, &one, sizeof one) == sizeof one;
-	}
-	return NULL;
-}
-
-void engine_abandon(struct engine *e, uint64_t ticket)
-{
-	pthread_mutex_lock(&e->lock);
-	struct job *j = abandon_locked(e, ticket);
-	pthread_mutex_unlock(&e->lock);
-	if (j)
-		complete(j, OUTCOME_ABANDONED);
+	struct waiters w;
+	do {
+		pthread_mutex_lock(&e->lock);
+		j = TAILQ_FIRST(&e->lane[lane].jobs);
+		if (j && is_overdue(e, j, now_us)) {
+			(void)lanes_drop_locked(e, lane, &w);
+			e->outcomes[OUTCOME_QUEUE_TIMEOUT]++;
+		} else {
+			j = NULL;
+		}
+		pthread_mutex_unlock(&e->lock);
+		if (j)
+			end_unrun(&j, &w, OUTCOME_QUEUE_TIMEOUT, now_us);
+	} while (j);
 }
 
 /* What was refused for want of something since the last report: one line for all of it, since a
@@ -148,20 +73,8 @@ static void report_refusals(struct engine *e, uint64_t now_us)
 
 void engine_expire(struct engine *e, uint64_t now_us)
 {
-	/* All jobs wait equally long, so the first in the queue is the first to be overdue. */
-	for (;;) {
-		struct job *j = NULL;
-		pthread_mutex_lock(&e->lock);
-		if (!TAILQ_EMPTY(&e->queue) && is_overdue(e, TAILQ_FIRST(&e->queue), now_us)) {
-			j = take_first_locked(e);
-			e->outcomes[OUTCOME_QUEUE_TIMEOUT]++;
-		}
-		pthread_mutex_unlock(&e->lock);
-		if (!j)
-			break;
-		j->answer.queue_us = (uint32_t)(now_us - j->submitted_us);
-		complete(j, OUTCOME_QUEUE_TIMEOUT);
-	}
+	for (unsigned i = 0; i < LANE_COUNT; i++)
+		expire_lane(e, (enum job_lane)i, now_us);
 	report_refusals(e, now_us);
 }
 
@@ -177,13 +90,10 @@ static struct job *next_job(struct worker *w, struct engine_options *ret_options
 	struct engine *e = w->engine;
 	struct job *j = NULL;
 	pthread_mutex_lock(&e->lock);
-	while (!is_retired_locked(e, w) && TAILQ_EMPTY(&e->queue))
+	while (!is_retired_locked(e, w) && !(j = lanes_take_locked(e)))
 		pthread_cond_wait(&e->work, &e->lock);
-	if (!is_retired_locked(e, w)) {
-		j = take_first_locked(e);
-		e->busy++;
-		w->ticket = j->ticket;
-	} else {
+	w->job = j;
+	if (!j) {
 		w->exited = true;
 		/* The signal that woke us may have been meant for a worker that stays. */
 		pthread_cond_signal(&e->work);
@@ -197,10 +107,32 @@ static struct job *next_job(struct worker *w, struct engine_options *ret_options
 static void forget_job_locked(struct worker *w)
 {
 	uint64_t count;
-	w->ticket = 0;
+	w->job = NULL;
 	if (w->abandoned && read(w->abandon, &count, sizeof count) < 0)
 		ALWAYS(errno == EAGAIN || errno == EINTR);
 	w->abandoned = false;
+}
+
+static void run_encode(struct engine *e, struct job *j)
+{
+	size_t len, n = 0;
+	void *encoded = NULL;
+	const void *body = entry_body(j->entry, &len);
+	(void)encode_body(j->coding, body, len, &encoded, &n);
+	cache_attach(e->cache, j->entry, j->coding, encoded, n);
+}
+
+static void run(struct worker *w, struct job *j, const struct engine_options *o,
+                struct run_counts *ret)
+{
+	*ret = (struct run_counts){0};
+	if (j->kind == JOB_ENCODE) {
+		run_encode(w->engine, j);
+		return;
+	}
+	int64_t own = j->endpoint->timeout_ms;
+	int64_t timeout_ms = own >= 0 ? own : o->statement_timeout_ms;
+	fill_run(w->engine, j, (uint64_t)timeout_ms * 1000, w->abandon, ret);
 }
 
 static void *work(void *arg)
@@ -211,18 +143,24 @@ static void *work(void *arg)
 	struct job *j;
 	pthread_setname_np(pthread_self(), "worker");
 	while ((j = next_job(w, &o))) {
-		unsigned retries;
-		int64_t own = j->endpoint->timeout_ms;
-		int64_t timeout_ms = own >= 0 ? own : o.statement_timeout_ms;
-		enum outcome outcome =
-		    run_job(e->pool, j, (uint64_t)timeout_ms * 1000, w->abandon, &retries);
+		struct run_counts n;
+		struct waiters waiters;
+		run(w, j, &o, &n);
 		pthread_mutex_lock(&e->lock);
-		e->retries += retries;
-		e->outcomes[outcome]++;
+		e->retries += n.retries;
+		e->statements += n.statements;
+		e->outcomes[j->answer.outcome]++;
 		forget_job_locked(w);
-		if (--e->busy == 0 && e->stopping)
+		lanes_end_locked(e, j, &waiters);
+		bool more = !TAILQ_EMPTY(&e->lane[LANE_REQUESTS].jobs) ||
+		            !TAILQ_EMPTY(&e->lane[LANE_BACKGROUND].jobs);
+		if (e->busy == 0 && e->stopping)
 			pthread_cond_signal(&e->idle);
 		pthread_mutex_unlock(&e->lock);
+		/* This worker answers first; what its job kept from running need not wait for that. */
+		if (more)
+			pthread_cond_signal(&e->work);
+		lanes_answer(&j, &waiters);
 	}
 	return NULL;
 }
@@ -260,11 +198,14 @@ static int start_missing(struct engine *e)
 
 /* ---- life ---------------------------------------------------------------------------- */
 
-struct engine *engine_new(const struct engine_options *o, struct pool *pool)
+struct engine *engine_new(const struct engine_options *o, struct pool *pool, struct cache *cache,
+                          struct generations *generations)
 {
 	struct engine *e = xcalloc(1, sizeof *e);
 	ALWAYS(o->threads > 0 && o->threads <= ENGINE_THREADS_MAX);
 	e->pool = pool;
+	e->cache = cache;
+	e->generations = generations;
 	e->options = *o;
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->work, NULL);
@@ -273,7 +214,7 @@ struct engine *engine_new(const struct engine_options *o, struct pool *pool)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&e->idle, &attr);
 	pthread_condattr_destroy(&attr);
-	TAILQ_INIT(&e->queue);
+	lanes_init(e);
 	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++)
 		e->worker[i] = (struct worker){.engine = e, .index = i, .abandon = -1};
 	return e;
@@ -308,21 +249,29 @@ static bool wait_idle(struct engine *e, uint64_t until_us)
 	return idle;
 }
 
+/* Parked jobs first: the others' ends would make them run. */
+static void end_waiting(struct engine *e)
+{
+	static const enum job_lane order[] = {LANE_PARKED, LANE_REQUESTS, LANE_BACKGROUND};
+	for (size_t i = 0; i < ELEMENTSOF(order);) {
+		struct waiters w;
+		pthread_mutex_lock(&e->lock);
+		struct job *j = lanes_drop_locked(e, order[i], &w);
+		pthread_mutex_unlock(&e->lock);
+		if (j)
+			end_unrun(&j, &w, OUTCOME_STOPPING, clock_us());
+		else
+			i++;
+	}
+}
+
 void engine_stop(struct engine *e, uint64_t until_us)
 {
-	struct job *j;
 	pthread_mutex_lock(&e->lock);
 	e->stopping = true;
 	pthread_cond_broadcast(&e->work);
 	pthread_mutex_unlock(&e->lock);
-	for (;;) {
-		pthread_mutex_lock(&e->lock);
-		j = take_first_locked(e);
-		pthread_mutex_unlock(&e->lock);
-		if (!j)
-			break;
-		complete(j, OUTCOME_STOPPING);
-	}
+	end_waiting(e);
 	if (!wait_idle(e, until_us))
 		pool_interrupt(e->pool);
 	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++) {
@@ -338,7 +287,8 @@ void engine_free(struct engine **ep)
 	if (!e)
 		return;
 	*ep = NULL;
-	ALWAYS(TAILQ_EMPTY(&e->queue));
+	for (unsigned i = 0; i < LANE_COUNT; i++)
+		ALWAYS(TAILQ_EMPTY(&e->lane[i].jobs));
 	for (unsigned i = 0; i < ENGINE_THREADS_MAX; i++)
 		closep(&e->worker[i].abandon);
 	pthread_cond_destroy(&e->work);
@@ -352,9 +302,14 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
 	pthread_mutex_lock(&e->lock);
 	*ret = (struct engine_stats){
 	    .threads = e->options.threads,
+	    .queue = e->options.queue,
 	    .busy = e->busy,
-	    .waiting = e->waiting,
+	    .waiting = e->lane[LANE_REQUESTS].count + e->lane[LANE_PARKED].count,
 	    .jobs = e->jobs,
+	    .collapsed = e->collapsed,
+	    .statements = e->statements,
+	    .refreshes = e->refreshes,
+	    .encodings = e->encodings,
 	    .refused = e->outcomes[OUTCOME_QUEUE_FULL],
 	    .expired = e->outcomes[OUTCOME_QUEUE_TIMEOUT],
 	    .retries = e->retries,

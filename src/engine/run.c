@@ -65,14 +65,15 @@ static void pause_before_retry(uint64_t us)
 
 /* One job on its way through the tries. */
 struct run {
-	struct pool *pool;
+	struct engine *engine;
 	struct job *job;
 	int abandon;
 	struct collector collector; /* of the latest try */
 	struct pg_result *result;   /* likewise */
 	uint64_t timeout_us;
 	uint64_t deadline_us; /* of the statement, all tries together; 0 before the first */
-	unsigned lost, conflicts, retries;
+	unsigned lost, conflicts;
+	struct run_counts counts;
 };
 
 static void run_reset(struct run *x)
@@ -88,13 +89,23 @@ static void run_done(struct run *x)
 	collector_done(&x->collector);
 }
 
+/* Whoever joins from now on is measured against this moment. Sequentially consistent: the clock of
+ * generations is read before the statement leaves, and a request that still sees JOB_NOT_SENT has
+ * come before that. */
+static void note_start(struct run *x)
+{
+	struct job *j = x->job;
+	atomic_store_explicit(&j->started_ms, clock_ms(), memory_order_relaxed);
+	atomic_store(&j->start, generations_now(x->engine->generations));
+}
+
 /* One try: borrow, run, give back. */
 static int attempt(struct run *x, enum outcome *ret_outcome)
 {
 	struct job *j = x->job;
 	struct conn *c;
 	run_reset(x);
-	int r = pool_acquire(x->pool, x->lost > 0, &c);
+	int r = pool_acquire(x->engine->pool, x->lost > 0, &c);
 	uint64_t now = clock_us();
 	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
 	if (r < 0) {
@@ -103,13 +114,15 @@ static int attempt(struct run *x, enum outcome *ret_outcome)
 	}
 	if (!x->deadline_us)
 		x->deadline_us = now + x->timeout_us;
+	note_start(x);
+	x->counts.statements++;
 	conn_watch(c, x->abandon);
 	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,
 	             &x->result);
 	conn_watch(c, -1);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
 	*ret_outcome = r < 0 ? outcome_of_run(r, x->abandon) : OUTCOME_OK;
-	pool_release(x->pool, &c);
+	pool_release(x->engine->pool, &c);
 	return r;
 }
 
@@ -137,7 +150,7 @@ static bool may_retry(struct run *x, int r, uint64_t *ret_pause_us)
 	return false;
 }
 
-static enum outcome run_statement(struct run *x)
+static enum outcome run_tries(struct run *x)
 {
 	enum outcome outcome;
 	uint64_t pause_us;
@@ -146,7 +159,7 @@ static enum outcome run_statement(struct run *x)
 		if (!may_retry(x, r, &pause_us) || clock_us() + pause_us >= x->deadline_us)
 			return outcome;
 		pause_before_retry(pause_us);
-		x->retries++;
+		x->counts.retries++;
 	}
 }
 
@@ -167,17 +180,14 @@ static void log_failure(const struct job *j)
 		         LOGS("reason", a->message), LOGU("db_us", a->db_us));
 }
 
-enum outcome run_job(struct pool *pool, struct job *j, uint64_t timeout_us, int abandon,
-                     unsigned *ret_retries)
+void run_statement(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,
+                   struct run_counts *ret)
 {
-	struct run x = {.pool = pool, .job = j, .timeout_us = timeout_us, .abandon = abandon};
-	j->answer.outcome = run_statement(&x);
+	struct run x = {.engine = e, .job = j, .timeout_us = timeout_us, .abandon = abandon};
+	j->answer.outcome = run_tries(&x);
 	if (j->answer.outcome == OUTCOME_OK)
 		answer_make(&j->answer, &x.collector, x.result);
 	run_done(&x);
-	*ret_retries = x.retries;
-	enum outcome outcome = j->answer.outcome;
+	*ret = x.counts;
 	log_failure(j);
-	j->done(j);
-	return outcome;
 }

@@ -44,26 +44,31 @@ static enum MHD_Result readyz(struct request *q)
 
 static const struct {
 	const char *path;
-	enum MHD_Result (*answer)(struct request *q);
+	enum MHD_Result (*get)(struct request *q);
+	enum MHD_Result (*delete)(struct request *q); /* or NULL */
 } BUILTINS[] = {
-    {"/", index_answer},
-    {"/livez", livez},
-    {"/readyz", readyz},
+    {"/", index_answer, NULL},
+    {"/livez", livez, NULL},
+    {"/readyz", readyz, NULL},
+    {"/api/admin/cache", report_cache, report_invalidate},
 };
 
 bool builtin_answer(struct request *q, enum MHD_Result *ret)
 {
 	const struct slice path = q->parsed.path;
-	const unsigned get = 1u << METHOD_GET;
+	const char *method = q->line.method;
 	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++) {
 		if (strlen(BUILTINS[i].path) != path.n || memcmp(BUILTINS[i].path, path.p, path.n))
 			continue;
-		if (!strcmp(q->line.method, "GET") || !strcmp(q->line.method, "HEAD"))
-			*ret = BUILTINS[i].answer(q);
-		else if (!strcmp(q->line.method, "OPTIONS"))
-			*ret = respond_options(q, get);
+		unsigned methods = 1u << METHOD_GET | (BUILTINS[i].delete ? 1u << METHOD_DELETE : 0);
+		if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
+			*ret = BUILTINS[i].get(q);
+		else if (!strcmp(method, "DELETE") && BUILTINS[i].delete)
+			*ret = BUILTINS[i].delete(q);
+		else if (!strcmp(method, "OPTIONS"))
+			*ret = respond_options(q, methods);
 		else
-			*ret = respond_not_allowed(q, get);
+			*ret = respond_not_allowed(q, methods);
 		return true;
 	}
 	return false;

@@ -27,7 +27,8 @@ void cors_add(struct request *q, struct MHD_Response *r, bool preflight, const c
 	MHD_add_response_header(r, "Access-Control-Allow-Credentials", "true");
 	if (!preflight) {
 		MHD_add_response_header(r, "Access-Control-Expose-Headers",
-		                        "ETag, X-Request-Id, Server-Timing, Retry-After");
+		                        "ETag, Age, Cache-Status, X-Request-Id, "
+		                        "Server-Timing, Retry-After");
 		return;
 	}
 	MHD_add_response_header(r, "Access-Control-Allow-Methods", methods);

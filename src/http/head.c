@@ -116,6 +116,10 @@ static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char
 		r->codings++;
 	} else if (is(name, n, "origin"))
 		h->origin = trim(value, value_n);
+	else if (is(name, n, "accept-encoding"))
+		accept_add(&h->accept, value, value_n);
+	else if (is(name, n, "if-none-match"))
+		h->conditional = true;
 	else if (is(name, n, "x-request-id"))
 		h->request_id = trim(value, value_n);
 	else if (is(name, n, "access-control-request-method"))

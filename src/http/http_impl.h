@@ -3,10 +3,13 @@
  * carries at a time.
  *
  * server.c   the daemon, connections, deadlines, stopping
- * request.c  the way of a request, from its first line to its job
+ * request.c  the way of a request, from its first line to its answer or its job
  * respond.c  answers and problem documents
+ * sending.c  bodies in flight
+ * accept.c   codings that a client takes, and bodies that it has
  * status.c   from an answer's outcome to a status
  * builtin.c  /, /livez, /readyz
+ * report.c   /api/admin/cache
  * index.c    the text of /
  * cors.c     origins
  * head.c     what a request's head must look like
@@ -19,6 +22,8 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+#include "accept.h"
+#include "provost/cache.h"
 #include "provost/catalog.h"
 #include "provost/engine.h"
 #include "provost/http.h"
@@ -35,6 +40,8 @@ struct http_live {
 	size_t max_url, max_body;
 	uint64_t idle_timeout_ms, header_timeout_ms;
 	bool development;
+	unsigned codings;           /* bits of enum entry_coding that variants may have */
+	struct freshness freshness; /* what endpoints have that say nothing; for the report */
 };
 
 /* What GET / answers. */
@@ -54,6 +61,8 @@ struct request_line {
 /* Headers we act on; borrowed from the connection until the request is completed. */
 struct head {
 	const char *host, *origin, *request_id, *preflight_method;
+	struct accept accept;        /* Accept-Encoding, all lines */
+	bool conditional;            /* If-None-Match is there */
 	const char *why; /* a refusal: the sentence */
 	unsigned status; /* and its status; 0: the head is good */
 	bool chunked;    /* a Transfer-Encoding was named */
@@ -65,12 +74,25 @@ enum step {
 	STEP_IDLE,    /* between requests */
 	STEP_HEAD,    /* the request line has come */
 	STEP_BODY,    /* the head has been checked */
-	STEP_WAITING, /* suspended, a job of the engine */
+	STEP_WAITING, /* suspended, waiting for a job of the engine */
 	STEP_SENDING, /* an answer is queued */
 };
 
-/* Owned by the connection's http thread, but for what says otherwise. While a job is with the
- * engine, the engine owns `job` and reads `bind` and `id`. */
+/* How an answer came about, for Cache-Status (RFC 9211) and the access log. */
+enum served {
+	SERVED_OTHER, /* not an endpoint's */
+	SERVED_HIT,
+	SERVED_SWR,
+	SERVED_MAX_STALE,
+	SERVED_STALE_IF_ERROR,
+	SERVED_MISS,
+	SERVED_EXPIRED, /* a miss, because what was there was not fresh any more */
+	SERVED_BYPASS,  /* the endpoint is not cached */
+	SERVED_COUNT,
+};
+
+/* Owned by the connection's http thread, but for what says otherwise. While it waits for a job the
+ * engine owns `waiter`. */
 struct request {
 	struct MHD_Connection *connection;
 	char id[REQUEST_ID_MAX + 1];
@@ -84,12 +106,15 @@ struct request {
 	struct target parsed; /* of it */
 	char inline_target[TARGET_INLINE];
 	struct head head;
-	struct catalog *catalog; /* a reference of its own while there is a job */
+	struct catalog *catalog; /* a reference of its own while it waits */
 	const struct endpoint *endpoint;
-	struct values values;
-	const char **bind;
-	struct job job;
-	unsigned status; /* of the answer, for the access log */
+	struct values values; /* its memory, and that of key, is kept from request to request */
+	struct buf key;
+	struct waiter waiter;
+	enum outcome refused; /* by the engine, without a job; OUTCOME_OK: it was not */
+	enum served served;
+	int64_t ttl_ms, age_ms; /* of a hit */
+	unsigned status;        /* of the answer, for the access log */
 	size_t sent;     /* bytes of its body */
 };
 
@@ -115,6 +140,8 @@ struct client {
 
 struct http {
 	struct engine *engine;
+	struct cache *cache;
+	struct generations *generations;
 	struct pool *pool;
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
@@ -126,7 +153,8 @@ struct http {
 	unsigned threads, max_connections;
 	atomic_int phase; /* enum http_phase */
 
-	atomic_size_t large_bytes; /* of answers in flight that are larger than LARGE */
+	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */
+	size_t sending_bytes;         /* of large bodies that are being sent, each once */
 
 	pthread_mutex_t lock; /* guards clients, count */
 	LIST_HEAD(, client) clients;
@@ -161,6 +189,11 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                        enum MHD_RequestTerminationCode why);
 
+/* Answers with what the cache still has under stale-if-error; false: it has nothing. */
+bool request_answer_stale(struct request *q, enum MHD_Result *ret);
+/* With the connection. */
+void request_free_memory(struct request *q);
+
 /* The options as they are now; valid until this thread asks again. */
 const struct http_live *http_live(struct http *h);
 
@@ -188,14 +221,42 @@ enum MHD_Result respond_not_allowed(struct request *q, unsigned methods);
 enum MHD_Result respond_options(struct request *q, unsigned methods);
 /* 400 with every parameter that is wrong. */
 enum MHD_Result respond_bad_values(struct request *q);
+/* What the cache had; takes the reference over. */
+enum MHD_Result respond_found(struct request *q, struct cache_found *found);
 /* What the job came to. */
-enum MHD_Result respond_answer(struct request *q);
+enum MHD_Result respond_job(struct request *q);
+/* What the engine refused. */
+enum MHD_Result respond_refusal(struct request *q, enum outcome outcome);
+
+/* A response over bytes that belong to `done(arg)`; `done` may be NULL for static bytes. NULL, with
+ * the bytes given back, when out of memory: the handler then returns MHD_NO, which closes the
+ * connection. */
+struct MHD_Response *response_over(const char *body, size_t len, void (*done)(void *), void *arg);
+
+/* ---- sending.c ----------------------------------------------------------------------- */
+
+/* A body that is shared by all who are being sent it, and by whom it is kept. */
+struct body {
+	const char *bytes;
+	size_t len;
+	unsigned *senders;     /* of it, under sending_lock */
+	void (*done)(void *);  /* gives `owner` back */
+	void *owner;
+};
+
+/* A response over the body, which takes the owner's reference over. Large bodies that are being sent
+ * are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when too much
+ * is being sent, else no memory; the reference has been given back. */
+struct MHD_Response *sending_response(struct http *h, const struct body *b, bool *ret_busy);
 
 /* ---- status.c ------------------------------------------------------------------------ */
 
 /* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`:
  * static, or the message of provost.fail, which the answer owns. */
 unsigned status_of_answer(const struct answer *a, const char **ret_detail);
+/* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. A
+ * statement that did not end in time counts, because that is how a database that hangs looks. */
+bool answer_is_database_failure(const struct answer *a);
 /* The reason phrase of RFC 9110, section 15. */
 const char *status_title(unsigned status);
 
@@ -203,6 +264,13 @@ const char *status_title(unsigned status);
 
 /* Answers the path if it is one of Provost's own. */
 bool builtin_answer(struct request *q, enum MHD_Result *ret);
+
+/* ---- report.c ------------------------------------------------------------------------ */
+
+/* GET: what the cache does, and the settings in force. */
+enum MHD_Result report_cache(struct request *q);
+/* DELETE: invalidates by hand: ?tag=, ?endpoint=, ?all. */
+enum MHD_Result report_invalidate(struct request *q);
 
 /* ---- index.c ------------------------------------------------------------------------- */
 

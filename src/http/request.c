@@ -2,9 +2,12 @@
 #include <string.h>
 
 #include "http_impl.h"
+#include "provost/key.h"
 #include "provost/log.h"
+#include "provost/pool.h"
 
 enum {
+	KEY_KEPT_MAX = 4 << 10, /* bytes of a connection's buffer for keys, between requests */
 	BODY_GRACE = 1 << 20
 }; /* bytes past max_body that are read and dropped to be able to say 413 */
 
@@ -132,51 +135,102 @@ static enum MHD_Result take_body(struct request *q, size_t *n)
 /* ---- the job ------------------------------------------------------------------------- */
 
 /* On a worker's or the janitor's thread: from here on the request is the http thread's again. */
-static void job_done(struct job *j)
+static void waiter_done(struct waiter *w)
 {
-	struct request *q = (struct request *)((char *)j - offsetof(struct request, job));
+	struct request *q = (struct request *)((char *)w - offsetof(struct request, waiter));
 	MHD_resume_connection(q->connection);
 }
 
-static int bind_values(struct request *q)
+/* Beyond this thread's next look at the catalogue. */
+static void keep_catalog(struct request *q, struct catalog *catalog)
 {
-	const struct stmt *s = &q->endpoint->stmt;
-	q->bind = malloc((s->binds + 1) * sizeof *q->bind);
-	if (!q->bind)
-		return -ENOMEM;
-	for (size_t i = 0; i < s->binds; i++) {
-		ALWAYS(s->bind[i].source == BIND_PARAM);
-		q->bind[i] = values_get(&q->values, s->bind[i].index);
-	}
-	return 0;
-}
-
-/* Given to jobs so far; only uniqueness matters. */
-static _Atomic uint64_t tickets;
-
-/* Suspends first and publishes after: the job may be done before engine_submit returns, and only
- * what is suspended can be resumed. */
-static enum MHD_Result submit(struct request *q, struct catalog *catalog)
-{
-	struct http *h = http_of(q);
+	if (q->catalog)
+		return;
 	snapshot_ref(&catalog->object);
 	q->catalog = catalog;
-	q->job = (struct job){
-	    .endpoint = q->endpoint,
-	    .values = q->bind,
-	    .request_id = q->id,
-	    .done = job_done,
+}
+
+/* Given to waiters so far; only uniqueness matters. */
+static _Atomic uint64_t tickets;
+
+static enum outcome outcome_of_refusal(int r)
+{
+	switch (r) {
+	case -EAGAIN:
+		return OUTCOME_QUEUE_FULL;
+	case -ENOMEM:
+		return OUTCOME_NO_MEMORY;
+	default:
+		return OUTCOME_STOPPING;
+	}
+}
+
+/* Suspends first and publishes after: the job may have ended before engine_submit returns, and only
+ * what is suspended can be resumed. */
+static enum MHD_Result submit(struct request *q, const struct ask *a)
+{
+	keep_catalog(q, a->catalog);
+	q->waiter = (struct waiter){
+	    .done = waiter_done,
 	    .ticket = 1 + atomic_fetch_add_explicit(&tickets, 1, memory_order_relaxed),
 	};
-	atomic_store_explicit(&client_of(q)->ticket, q->job.ticket, memory_order_relaxed);
+	atomic_store_explicit(&client_of(q)->ticket, q->waiter.ticket, memory_order_relaxed);
 	set_step(q, STEP_WAITING, 0);
 	MHD_suspend_connection(q->connection);
-	int r = engine_submit(h->engine, &q->job);
+	int r = engine_submit(http_of(q)->engine, a, &q->waiter);
 	if (r < 0) {
-		q->job.answer.outcome = r == -EAGAIN ? OUTCOME_QUEUE_FULL : OUTCOME_STOPPING;
+		q->refused = outcome_of_refusal(r);
 		MHD_resume_connection(q->connection);
 	}
 	return MHD_YES;
+}
+
+/* ---- the cache ----------------------------------------------------------------------- */
+
+static enum MHD_Result answer_found(struct request *q, enum served served,
+                                    struct cache_found *found)
+{
+	q->served = served;
+	q->ttl_ms = found->ttl_ms;
+	q->age_ms = found->age_ms;
+	return respond_found(q, found);
+}
+
+bool request_answer_stale(struct request *q, enum MHD_Result *ret)
+{
+	struct http *h = http_of(q);
+	struct cache_key key = cache_key(h->cache, q->key.data, q->key.len);
+	struct cache_found found;
+	if (!endpoint_is_cached(q->endpoint) ||
+	    !cache_get_stale(h->cache, key, &q->endpoint->freshness, clock_ms(), &found))
+		return false;
+	*ret = answer_found(q, SERVED_STALE_IF_ERROR, &found);
+	return true;
+}
+
+static enum MHD_Result answer(struct request *q, const struct ask *a)
+{
+	static const enum served served[] = {
+	    [CACHE_FRESH] = SERVED_HIT,
+	    [CACHE_SWR] = SERVED_SWR,
+	    [CACHE_MAX_STALE] = SERVED_MAX_STALE,
+	};
+	struct http *h = http_of(q);
+	struct cache_found found;
+	enum MHD_Result r;
+	q->served = SERVED_BYPASS;
+	if (!endpoint_is_cached(a->endpoint))
+		return submit(q, a);
+	cache_get(h->cache, a->key, &a->endpoint->freshness, q->started_us / 1000, &found);
+	if (found.refresh)
+		engine_refresh(h->engine, a);
+	if (found.state != CACHE_MISS)
+		return answer_found(q, served[found.state], &found);
+	/* Known to be down: no need to ask. */
+	if (found.stale && !pool_is_up(h->pool) && request_answer_stale(q, &r))
+		return r;
+	q->served = found.expired ? SERVED_EXPIRED : SERVED_MISS;
+	return submit(q, a);
 }
 
 /* ---- routing ------------------------------------------------------------------------- */
@@ -189,10 +243,16 @@ static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
 	if (r == -EINVAL)
 		return respond_bad_values(q);
 	if (r == 0)
-		r = bind_values(q);
+		r = key_build(m->endpoint, &q->values, &q->key);
 	if (r < 0)
 		return respond_problem(q, 503, "The server is out of memory. Try again.");
-	return submit(q, catalog);
+	const struct ask a = {
+	    .catalog = catalog,
+	    .endpoint = m->endpoint,
+	    .key = cache_key(http_of(q)->cache, q->key.data, q->key.len),
+	    .request_id = q->id,
+	};
+	return answer(q, &a);
 }
 
 static enum MHD_Result route(struct request *q)
@@ -210,6 +270,8 @@ static enum MHD_Result route(struct request *q)
 		return respond_options(q, m.methods);
 	if (!m.endpoint || !known)
 		return respond_not_allowed(q, m.methods);
+	if (log_access_enabled())
+		keep_catalog(q, catalog); /* the line names the route */
 	return call_endpoint(q, catalog, &m, q->parsed.query);
 }
 
@@ -246,7 +308,7 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	case STEP_BODY:
 		return *data_size ? take_body(q, data_size) : dispatch(q);
 	case STEP_WAITING:
-		return respond_answer(q);
+		return q->refused ? respond_refusal(q, q->refused) : respond_job(q);
 	default:
 		return MHD_NO;
 	}
@@ -254,25 +316,62 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 
 /* ---- the end ------------------------------------------------------------------------- */
 
+static const char *served_name(const struct request *q)
+{
+	static const char *const names[SERVED_COUNT] = {
+	    [SERVED_HIT] = "hit",
+	    [SERVED_SWR] = "swr",
+	    [SERVED_MAX_STALE] = "max-stale",
+	    [SERVED_STALE_IF_ERROR] = "stale-if-error",
+	    [SERVED_MISS] = "miss",
+	    [SERVED_EXPIRED] = "expired",
+	    [SERVED_BYPASS] = "bypass",
+	};
+	bool filled = q->served == SERVED_MISS || q->served == SERVED_EXPIRED ||
+	              q->served == SERVED_BYPASS;
+	return filled && q->waiter.collapsed ? "collapsed" : names[q->served];
+}
+
 /* How much of an aborted answer has left nobody knows, so no bytes are claimed. */
 static void log_request(struct request *q, bool aborted)
 {
-	const struct answer *a = &q->job.answer;
+	static const struct answer none;
+	const struct answer *a = q->waiter.job ? &q->waiter.job->answer : &none;
 	bool head = !strcmp(q->line.method, "HEAD");
 	const struct log_field sent = LOGU("bytes", head ? 0 : q->sent), none = LOGS("bytes", NULL);
 	log_access("request",
 	           (const struct log_field[]){
 	               LOGS("id", *q->id ? q->id : NULL),
 	               LOGS("method", q->line.method),
-	               LOGS("route", q->endpoint ? q->endpoint->route : NULL),
+	               LOGS("route", q->catalog ? q->endpoint->route : NULL),
 	               LOGU("status", q->status),
 	               aborted ? none : sent,
+	               LOGS("cache", served_name(q)),
 	               LOGU("us", clock_us() - q->started_us),
 	               LOGU("queue_us", a->queue_us),
 	               LOGU("db_us", a->db_us),
 	               {.type = aborted ? LOG_STRING : LOG_END, .key = "aborted", .s = "yes"},
 	               {.type = LOG_END},
 	           });
+}
+
+/* Keeps the memory of what the next request needs as well, unless this one's was uncommonly large. */
+static void request_reset(struct request *q)
+{
+	struct values values = q->values;
+	struct buf key = q->key;
+	values_reset(&values);
+	key.len = 0;
+	key.failed = false;
+	if (key.cap > KEY_KEPT_MAX)
+		buf_done(&key);
+	*q = (struct request){.values = values, .key = key};
+}
+
+void request_free_memory(struct request *q)
+{
+	values_done(&q->values);
+	buf_done(&q->key);
 }
 
 void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
@@ -287,14 +386,12 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 		log_request(q, why != MHD_REQUEST_TERMINATED_COMPLETED_OK);
 
 	const struct http_live *live = http_live(cls);
-	answer_done(&q->job.answer);
-	values_done(&q->values);
-	free(q->bind);
 	if (q->target != q->inline_target)
 		free(q->target);
+	job_unref(&q->waiter.job);
 	if (q->catalog)
 		snapshot_unref(&q->catalog->object);
-	*q = (struct request){0};
+	request_reset(q);
 	/* The next request's first line must have come whole by then: idling, then dawdling. */
 	set_step(q, STEP_IDLE, clock_ms() + live->idle_timeout_ms);
 }

@@ -1,12 +1,8 @@
 #include <string.h>
+#include <strings.h>
 
 #include "http_impl.h"
 #include "provost/buf.h"
-
-enum {
-	LARGE = 64 << 10,      /* smaller bodies are bounded by the number of connections */
-	LARGE_MAX = 512 << 20, /* bytes of larger ones in flight */
-};
 
 static const char JSON[] = "application/json; charset=utf-8";
 static const char PROBLEM[] = "application/problem+json";
@@ -19,11 +15,43 @@ static void add(struct MHD_Response *r, const char *name, const char *value)
 
 static void add_timing(struct request *q, struct MHD_Response *r)
 {
-	const struct answer *a = &q->job.answer;
+	const struct answer *a = &q->waiter.job->answer;
 	char text[96];
 	snprintf(text, sizeof text, "queue;dur=%.3f, db;dur=%.3f", a->queue_us / 1000.0,
 	         a->db_us / 1000.0);
 	add(r, "Server-Timing", text);
+}
+
+/* RFC 9211. */
+static void add_cache_status(struct request *q, struct MHD_Response *r)
+{
+	static const char *const how[SERVED_COUNT] = {
+	    [SERVED_HIT] = "hit",
+	    [SERVED_SWR] = "swr",
+	    [SERVED_MAX_STALE] = "max-stale",
+	    [SERVED_STALE_IF_ERROR] = "stale-if-error",
+	    [SERVED_MISS] = "miss",
+	    [SERVED_EXPIRED] = "stale",
+	    [SERVED_BYPASS] = "bypass",
+	};
+	char text[80];
+	if (q->served < SERVED_MISS) {
+		/* Whole seconds, rounded down: what has less than one left is not fresh for one. */
+		long long s = (q->ttl_ms - (q->ttl_ms < 0 ? 999 : 0)) / 1000;
+		snprintf(text, sizeof text, "provost; hit; ttl=%lld%s%s", s,
+		         q->served == SERVED_HIT ? "" : "; detail=",
+		         q->served == SERVED_HIT ? "" : how[q->served]);
+	} else {
+		bool stored = q->waiter.job && q->waiter.job->stored;
+		snprintf(text, sizeof text, "provost; fwd=%s%s%s", how[q->served],
+		         stored && !q->waiter.collapsed ? "; stored" : "",
+		         q->waiter.collapsed ? "; collapsed" : "");
+	}
+	add(r, "Cache-Status", text);
+	if (q->served >= SERVED_MISS)
+		return;
+	snprintf(text, sizeof text, "%lld", (long long)q->age_ms / 1000);
+	add(r, "Age", text);
 }
 
 /* Everything that all answers carry. */
@@ -35,8 +63,11 @@ static void add_common(struct request *q, struct MHD_Response *r, const char *ty
 	add(r, "Cache-Control", "private, no-cache");
 	add(r, "X-Content-Type-Options", "nosniff");
 	add(r, "X-Request-Id", q->id);
-	if (q->endpoint &&
-	    atomic_load_explicit(&client_of(q)->step, memory_order_relaxed) == STEP_WAITING)
+	if (q->served != SERVED_OTHER) {
+		add(r, "Vary", "Accept-Encoding");
+		add_cache_status(q, r);
+	}
+	if (q->waiter.job && q->served >= SERVED_MISS)
 		add_timing(q, r);
 	/* libmicrohttpd takes many things for the end of a chunk; where it found one that others do
 	 * not, what follows is no request of this client's. */
@@ -57,10 +88,7 @@ static enum MHD_Result queue(struct request *q, unsigned status, struct MHD_Resp
 	return ok;
 }
 
-/* A response over bytes that belong to `done(arg)`. NULL, with the bytes given back, when out of
- * memory: the handler then returns MHD_NO, which closes the connection. */
-static struct MHD_Response *response_over(const char *body, size_t len, void (*done)(void *),
-                                          void *arg)
+struct MHD_Response *response_over(const char *body, size_t len, void (*done)(void *), void *arg)
 {
 	struct MHD_Response *r;
 	if (done)
@@ -183,12 +211,133 @@ enum MHD_Result respond_options(struct request *q, unsigned methods)
 	return queue(q, 204, r);
 }
 
+/* ---- bodies -------------------------------------------------------------------------- */
+
+/* What may be sent for an endpoint's answer: the body, and of one in the cache its variants. */
+struct representation {
+	struct entry *entry; /* NULL: there is none, and no variants */
+	const unsigned char *etag;
+	struct body identity;
+};
+
+static void hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS])
+{
+	static const char digits[] = "0123456789abcdef";
+	for (size_t i = 0; i < ETAG_DIGITS / 2; i++) {
+		out[2 * i] = digits[bytes[i] >> 4];
+		out[2 * i + 1] = digits[bytes[i] & 15];
+	}
+}
+
+struct conditions {
+	const char *hash;
+	struct none_match match;
+};
+
+static enum MHD_Result read_condition(void *arg, enum MHD_ValueKind kind, const char *name,
+                                      size_t n, const char *value, size_t value_n)
+{
+	struct conditions *c = arg;
+	(void)kind;
+	if (n == strlen("if-none-match") && !strncasecmp(name, "if-none-match", n))
+		none_match_add(&c->match, c->hash, value, value_n);
+	return MHD_YES;
+}
+
+/* The codings in which the client has the body already, bits of 1 << coding (RFC 9110, section
+ * 13.1.2). */
+static unsigned known_to_client(struct request *q, const char hash[ETAG_DIGITS])
+{
+	struct conditions c = {.hash = hash};
+	if (!q->head.conditional)
+		return 0;
+	MHD_get_connection_values_n(q->connection, MHD_HEADER_KIND, read_condition, &c);
+	return none_match_tags(&c.match);
+}
+
+/* The coding to send, and the body in it. What the client would like better is made for those who
+ * come later. */
+static unsigned choose_coding(struct request *q, const struct representation *rep,
+                              struct body *ret_body)
+{
+	struct http *h = http_of(q);
+	unsigned available = 0, codings = http_live(h)->codings;
+	*ret_body = rep->identity;
+	if (!rep->entry || !codings || rep->identity.len < ENCODE_MIN)
+		return CODING_IDENTITY;
+	for (unsigned i = 0; i < CODING_COUNT; i++)
+		if (codings & 1u << i && entry_variant(rep->entry, i, &ret_body->len))
+			available |= 1u << i;
+	unsigned wanted = accept_wanted(&q->head.accept, codings, available);
+	if (wanted != CODING_IDENTITY)
+		engine_encode(h->engine, rep->entry, wanted);
+	unsigned coding = accept_choose(&q->head.accept, available);
+	*ret_body = rep->identity;
+	if (coding != CODING_IDENTITY)
+		ret_body->bytes = entry_variant(rep->entry, coding, &ret_body->len);
+	return coding;
+}
+
+/* Takes the owner's reference over. HEAD and 304 have the same body, of which libmicrohttpd sends
+ * the length alone. */
+static enum MHD_Result respond_representation(struct request *q, const struct representation *rep)
+{
+	char hash[ETAG_DIGITS], etag[ETAG_MAX];
+	struct body body;
+	bool busy;
+	unsigned coding = choose_coding(q, rep, &body), status = q->endpoint->status;
+	hex(rep->etag, hash);
+	unsigned known = known_to_client(q, hash);
+	struct MHD_Response *r = sending_response(http_of(q), &body, &busy);
+	if (busy)
+		return respond_problem(q, 503, "Too many large answers are being sent. Try again.");
+	if (!r)
+		return MHD_NO;
+	q->sent = known ? 0 : body.len;
+	add_common(q, r, known ? NULL : JSON);
+	cors_add(q, r, false, NULL);
+	etag_format(hash, known ? none_match_pick(known, coding) : coding, etag);
+	add(r, "ETag", etag);
+	if (coding != CODING_IDENTITY && !known)
+		add(r, "Content-Encoding", coding_name(coding));
+	return queue(q, known ? 304 : status, r);
+}
+
+/* ---- answers of the cache ------------------------------------------------------------ */
+
+static void entry_done(void *e)
+{
+	struct entry *entry = e;
+	entry_unref(&entry);
+}
+
+static enum MHD_Result respond_absence(struct request *q)
+{
+	static const struct answer none = {.outcome = OUTCOME_NO_ROW};
+	const char *detail;
+	unsigned status = status_of_answer(&none, &detail);
+	return respond_problem(q, status, detail);
+}
+
+enum MHD_Result respond_found(struct request *q, struct cache_found *found)
+{
+	struct entry *e = found->entry;
+	if (entry_kind(e) == ENTRY_ABSENCE) {
+		entry_unref(&found->entry);
+		return respond_absence(q);
+	}
+	struct representation rep = {.entry = e, .etag = entry_etag(e)};
+	rep.identity = (struct body){.senders = entry_senders(e), .done = entry_done, .owner = e};
+	rep.identity.bytes = entry_body(e, &rep.identity.len);
+	found->entry = NULL;
+	return respond_representation(q, &rep);
+}
+
 /* ---- answers of the engine ----------------------------------------------------------- */
 
-static enum MHD_Result respond_failure(struct request *q)
+static enum MHD_Result respond_failure(struct request *q, const struct answer *a)
 {
 	_cleanup_buf_ struct buf b = {0};
-	const struct answer *a = &q->job.answer;
 	const char *detail;
 	unsigned status = status_of_answer(a, &detail);
 	problem_open(q, &b, status, detail);
@@ -202,77 +351,47 @@ static enum MHD_Result respond_failure(struct request *q)
 	return queue_problem(q, &b, status);
 }
 
-/* A body that counts as in flight until its response is freed, which is when it is sent or its
- * connection gone. */
-struct large {
-	struct http *http;
-	size_t len;
-	void *memory;
-	void (*memory_free)(void *);
-};
-
-static void large_free(void *p)
+enum MHD_Result respond_refusal(struct request *q, enum outcome outcome)
 {
-	struct large *l = p;
-	l->memory_free(l->memory);
-	/* Relaxed: a bound, which guards nothing. */
-	atomic_fetch_sub_explicit(&l->http->large_bytes, l->len, memory_order_relaxed);
-	free(l);
+	const struct answer a = {.outcome = outcome};
+	return respond_failure(q, &a);
 }
 
-/* NULL when too much is in flight, or no memory; the answer is the caller's still. */
-static struct large *large_new(struct http *h, const struct answer *a)
+static void job_done(void *j)
 {
-	size_t before =
-	    atomic_fetch_add_explicit(&h->large_bytes, a->body_len, memory_order_relaxed);
-	struct large *l = before + a->body_len <= LARGE_MAX ? malloc(sizeof *l) : NULL;
-	if (!l) {
-		atomic_fetch_sub_explicit(&h->large_bytes, a->body_len, memory_order_relaxed);
-		return NULL;
-	}
-	*l = (struct large){h, a->body_len, a->memory, a->memory_free};
-	return l;
+	struct job *job = j;
+	job_unref(&job);
 }
 
-/* The response takes the answer's memory over. */
-static struct MHD_Response *response_of_answer(struct request *q)
+static enum MHD_Result respond_body(struct request *q, struct job *j)
 {
-	struct answer *a = &q->job.answer;
-	void (*done)(void *) = a->memory_free;
-	void *arg = a->memory;
-	if (a->body_len > LARGE && done) {
-		arg = large_new(http_of(q), a);
-		if (!arg)
-			return NULL;
-		done = large_free;
-	}
-	a->memory_free = NULL;
-	return response_over(a->body ? a->body : "", a->body_len, done, arg);
+	const struct answer *a = &j->answer;
+	struct representation rep = {.etag = a->etag};
+	rep.identity = (struct body){a->body, a->body_len, &j->senders, job_done, j};
+	job_ref(j);
+	return respond_representation(q, &rep);
 }
 
-static enum MHD_Result refuse_large(struct request *q)
+static enum MHD_Result respond_nothing(struct request *q)
 {
-	struct answer *a = &q->job.answer;
-	a->memory_free(a->memory);
-	a->memory_free = NULL;
-	return respond_problem(q, 503, "Too many large answers are being sent. Try again.");
-}
-
-enum MHD_Result respond_answer(struct request *q)
-{
-	struct answer *a = &q->job.answer;
-	if (a->outcome != OUTCOME_OK)
-		return respond_failure(q);
-	struct MHD_Response *r = response_of_answer(q);
+	struct MHD_Response *r = response_over("", 0, NULL, NULL);
 	if (!r)
-		return a->memory_free ? refuse_large(q) : MHD_NO;
-	q->sent = a->body_len;
-	add_common(q, r, a->body ? JSON : NULL);
+		return MHD_NO;
+	add_common(q, r, NULL);
 	cors_add(q, r, false, NULL);
-	if (*a->etag) {
-		char etag[sizeof a->etag + 2];
-		snprintf(etag, sizeof etag, "\"%s\"", a->etag);
-		add(r, "ETag", etag);
-	}
 	return queue(q, q->endpoint->status, r);
+}
+
+enum MHD_Result respond_job(struct request *q)
+{
+	enum MHD_Result r;
+	if (q->waiter.left)
+		return respond_refusal(q, OUTCOME_ABANDONED);
+	struct job *j = q->waiter.job;
+	const struct answer *a = &j->answer;
+	if (a->outcome == OUTCOME_OK)
+		return a->body ? respond_body(q, j) : respond_nothing(q);
+	if (answer_is_database_failure(a) && request_answer_stale(q, &r))
+		return r;
+	return respond_failure(q, a);
 }

@@ -38,6 +38,8 @@ void http_configure(struct http *h, const struct http_options *o)
 	l->idle_timeout_ms = (uint64_t)o->idle_timeout_ms;
 	l->header_timeout_ms = (uint64_t)o->header_timeout_ms;
 	l->development = o->development;
+	l->codings = o->codings;
+	l->freshness = o->freshness;
 	snapshot_set(h->live, &l->object);
 }
 
@@ -86,6 +88,7 @@ static void client_close(struct http *h, void **context)
 	h->count--;
 	pthread_mutex_unlock(&h->lock);
 	c->magic = 0;
+	request_free_memory(&c->request);
 	free(c);
 	*context = NULL;
 }
@@ -222,13 +225,14 @@ size_t http_reserve(const struct http_options *o)
 	return (size_t)RESERVE * thread_count(o);
 }
 
-struct http *http_new(const struct http_options *o, struct snapshot *catalog, struct engine *engine,
-                      struct pool *pool)
+struct http *http_new(const struct http_options *o, const struct http_parts *parts)
 {
 	struct http *h = xcalloc(1, sizeof *h);
-	h->engine = engine;
-	h->pool = pool;
-	h->catalog = catalog;
+	h->engine = parts->engine;
+	h->cache = parts->cache;
+	h->generations = parts->generations;
+	h->pool = parts->pool;
+	h->catalog = parts->catalog;
 	h->listen_fd = -1;
 	h->listen = xstrdup(o->listen);
 	h->threads = thread_count(o);
@@ -237,6 +241,7 @@ struct http *http_new(const struct http_options *o, struct snapshot *catalog, st
 	h->index = snapshot_new();
 	snapshot_set(h->index, &index_new(NULL)->object);
 	pthread_mutex_init(&h->lock, NULL);
+	pthread_mutex_init(&h->sending_lock, NULL);
 	LIST_INIT(&h->clients);
 	http_configure(h, o);
 	return h;
@@ -352,10 +357,11 @@ void http_free(struct http **hp)
 	if (!h)
 		return;
 	*hp = NULL;
-	ALWAYS(!h->daemon && h->count == 0);
+	ALWAYS(!h->daemon && h->count == 0 && h->sending_bytes == 0);
 	snapshot_free(&h->live);
 	snapshot_free(&h->index);
 	pthread_mutex_destroy(&h->lock);
+	pthread_mutex_destroy(&h->sending_lock);
 	free(h->listen);
 	free(h);
 }

@@ -45,6 +45,25 @@ static const struct {
     [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
 };
 
+/* Statements that the database ran and refused are no failure of the database's. */
+bool answer_is_database_failure(const struct answer *a)
+{
+	static const char *const states[] = {"08", "53", "57P0", "58", "XX"};
+	switch (a->outcome) {
+	case OUTCOME_DB_DOWN:
+	case OUTCOME_DB_LOST:
+	case OUTCOME_DEADLINE:
+		return true;
+	case OUTCOME_SQL_ERROR:
+		for (size_t i = 0; i < ELEMENTSOF(states); i++)
+			if (!strncmp(a->sqlstate, states[i], strlen(states[i])))
+				return true;
+		return false;
+	default:
+		return false;
+	}
+}
+
 /* provost.fail(status, message) raises PTnnn. 0 for anything else. */
 static unsigned status_of_fail(const char *sqlstate)
 {

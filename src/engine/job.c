@@ -1,0 +1,92 @@
+#include <string.h>
+
+#include "engine_impl.h"
+#include "provost/key.h"
+
+/* In one piece: the job, the binds, the request's id, the key. */
+static size_t size_of_fill(const struct ask *a, size_t *ret_id_len)
+{
+	*ret_id_len = strlen(a->request_id) + 1;
+	return sizeof(struct job) + a->endpoint->stmt.binds * sizeof(char *) + *ret_id_len +
+	       a->key.len;
+}
+
+/* The values of the statement's binds, which are those of the parameters in another order. */
+static void bind(struct job *j, const char **value)
+{
+	const struct stmt *s = &j->endpoint->stmt;
+	const char *param[ENDPOINT_PARAMS_MAX];
+	key_values(j->endpoint, j->key.bytes, j->key.len, param);
+	for (size_t i = 0; i < s->binds; i++) {
+		ALWAYS(s->bind[i].source == BIND_PARAM);
+		value[i] = param[s->bind[i].index];
+	}
+	j->values = value;
+}
+
+static struct job *job_new(size_t size, enum job_kind kind)
+{
+	struct job *j = malloc(size);
+	if (!j)
+		return NULL;
+	memset(j, 0, offsetof(struct job, slot));
+	memset(&j->slots, 0, sizeof *j - offsetof(struct job, slots));
+	j->kind = kind;
+	atomic_init(&j->refs, 1);
+	atomic_init(&j->start, JOB_NOT_SENT);
+	atomic_init(&j->started_ms, 0);
+	TAILQ_INIT(&j->waiters);
+	return j;
+}
+
+struct job *job_new_fill(const struct ask *a)
+{
+	size_t id_len, size = size_of_fill(a, &id_len);
+	struct job *j = job_new(size, JOB_FILL);
+	if (!j)
+		return NULL;
+	const char **value = (const char **)(j + 1);
+	char *id = (char *)(value + a->endpoint->stmt.binds);
+	memcpy(id, a->request_id, id_len);
+	memcpy(id + id_len, a->key.bytes, a->key.len);
+	snapshot_ref(&a->catalog->object);
+	j->catalog = a->catalog;
+	j->endpoint = a->endpoint;
+	j->request_id = id;
+	j->key = (struct cache_key){a->key.hash, id + id_len, a->key.len};
+	bind(j, value);
+	return j;
+}
+
+struct job *job_new_encode(struct entry *entry, enum entry_coding coding)
+{
+	struct job *j = job_new(sizeof *j, JOB_ENCODE);
+	if (!j)
+		return NULL;
+	entry_ref(entry);
+	j->entry = entry;
+	j->coding = coding;
+	return j;
+}
+
+void job_ref(struct job *j)
+{
+	/* Relaxed: who refs has a reference, which keeps it alive. */
+	atomic_fetch_add_explicit(&j->refs, 1, memory_order_relaxed);
+}
+
+void job_unref(struct job **jp)
+{
+	struct job *j = *jp;
+	*jp = NULL;
+	/* Release what this thread did to it, and let the last see what all others did. */
+	if (!j || atomic_fetch_sub_explicit(&j->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	ALWAYS(TAILQ_EMPTY(&j->waiters) && !j->listed && !j->next && !j->senders);
+	answer_done(&j->answer);
+	if (j->entry)
+		entry_unref(&j->entry);
+	if (j->catalog)
+		snapshot_unref(&j->catalog->object);
+	free(j);
+}
