@@ -196,7 +196,7 @@ def test_lifetimes_of_what_is_never_cached(cluster, db):
     done = run(server)
     assert done.returncode == 1
     assert re.fullmatch(r"\S+provost.ini:\d+: \[endpoint live\] is never cached \(@cache off\): take ttl, swr, max_stale"
-                        r" and stale_if_error out\n", done.stderr)
+                        r" and stale_if_error out\n1 error\n", done.stderr)
 
 
 def test_nothing_broken_was_run(cluster, db):
