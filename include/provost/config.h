@@ -12,8 +12,10 @@
 #ifndef PROVOST_CONFIG_H
 #define PROVOST_CONFIG_H
 
+#include "provost/cache.h"
 #include "provost/engine.h"
 #include "provost/errors.h"
+#include "provost/freshness.h"
 #include "provost/http.h"
 #include "provost/pool.h"
 
@@ -26,6 +28,12 @@ struct endpoint_override {
 	char *name;
 	unsigned line;
 	int64_t timeout_ms;
+	struct freshness freshness;
+};
+
+/* The encodings that answers are offered in. */
+struct compression {
+	bool gzip, br;
 };
 
 struct config {
@@ -34,6 +42,11 @@ struct config {
 	struct http_options http;
 	struct engine_options engine;
 	struct pool_options pool;
+	struct cache_options cache;
+	bool max_entry_is_set; /* else it follows capacity and shards */
+	struct freshness
+	    freshness; /* of endpoints that do not say otherwise; max_stale has no key */
+	struct compression compression;
 	struct log_options log;
 	struct endpoint_override *override; /* by name, sorted */
 	size_t overrides;
@@ -59,8 +72,9 @@ typedef void config_diff_fn(void *arg, const char *section, const char *key, con
                             const char *to, bool restart);
 size_t config_diff(const struct config *a, const struct config *b, config_diff_fn *f, void *arg);
 /* Gives `c` the values that `running` has for the keys that only a restart applies: what holds once
- * the rest of `c` is applied. */
-void config_keep_restart(struct config *c, const struct config *running);
+ * the rest of `c` is applied. -EINVAL, with an error, when the rest contradicts them. */
+int config_keep_restart(struct config *c, const struct config *running,
+                        struct errors *errs) _must_check_;
 
 /* --help-config: every key, its unit, bounds, default and meaning, for a terminal. */
 void config_print_help(FILE *to);

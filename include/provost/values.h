@@ -5,8 +5,9 @@
  * declared parameter, PostgreSQL's text for it or NULL, the form in which it is bound and in which
  * it joins a cache key: equal requests give equal values. All that is wrong is reported at once.
  *
- * A struct values belongs to one request; bytes live in its own arena, bounded by the target's
- * size.
+ * A struct values belongs to one request at a time; bytes live in its own arena, bounded by the
+ * target's size. Its memory is kept from one request to the next, up to VALUES_KEEP_MAX, so that
+ * reading allocates nothing once it has seen a request as large.
  */
 #ifndef PROVOST_VALUES_H
 #define PROVOST_VALUES_H
@@ -20,6 +21,7 @@ enum {
 	VALUES_PAIRS_MAX = 1024,   /* of one query string */
 	VALUES_JSON_DEPTH = 32,    /* of one json value */
 	VALUES_NUMERIC_MAX = 1000, /* digits before and behind the point */
+	VALUES_KEEP_MAX = 16384,   /* bytes kept between requests, all together */
 };
 
 /* One entry of a problem document's `errors`. */
@@ -30,29 +32,44 @@ struct value_error {
 	char reason[VALUES_REASON_MAX];
 };
 
-struct values {
-	struct buf arena;
-	ptrdiff_t *offset; /* per endpoint->param: into the arena, or -1 for NULL */
-	size_t count;
-	struct value_error *error;
-	size_t errors; /* at most VALUES_ERRORS_MAX are kept */
-};
-
 /* A slice of the raw target. */
 struct slice {
 	const char *p;
 	size_t n;
 };
 
+/* A pair of the query string whose name is declared. */
+struct values_pair {
+	size_t param;
+	struct slice value; /* raw */
+};
+
+struct values {
+	struct buf arena;
+	ptrdiff_t *offset; /* per endpoint->param: into the arena, or -1 for NULL */
+	size_t count;
+	struct value_error *error;
+	size_t errors; /* at most VALUES_ERRORS_MAX are kept */
+
+	/* While reading, and room for the next time. */
+	struct buf decoded, element;
+	struct values_pair *pair;
+	size_t offset_cap, error_cap, pair_cap;
+};
+
+/* Empties `v` for the next request. Results of the last one are no longer valid. */
+void values_reset(struct values *v);
+/* Frees what it holds, and zeroes it. */
 void values_done(struct values *v);
 
-/* Fills `v` (zeroed by the caller) for the endpoint's path and query parameters. `path` holds the
+/* Fills `v` (zeroed or reset) for the endpoint's path and query parameters. `path` holds the
  * raw segment of each path parameter, in the order they stand in the route. 0; -EINVAL with
  * v->errors when the request is at fault; -ENOMEM. Parameters of the body stay NULL. */
 int values_read(struct values *v, const struct endpoint *e, const struct slice *path, size_t paths,
                 struct slice query) _must_check_;
 
-/* The value of the i-th parameter as NUL-terminated text, or NULL. Valid until values_done. */
+/* The value of the i-th parameter as NUL-terminated text, or NULL. Valid until values_reset or
+ * values_done. */
 const char *values_get(const struct values *v, size_t i);
 
 /* Checks and normalises one raw text (already decoded, `n` bytes) by the parameter's rules,

@@ -6,6 +6,7 @@
 
 #include "inifile.h"
 #include "keys.h"
+#include "limits.h"
 #include "provost/log.h"
 #include "url.h"
 
@@ -96,6 +97,7 @@ static void begin_endpoint(struct loader *l, unsigned line, const char *name)
 	    .name = xstrdup(name),
 	    .line = line,
 	    .timeout_ms = -1,
+	    .freshness = {-1, -1, -1, -1},
 	};
 	l->section = "endpoint";
 	forget_endpoint_places(l);
@@ -372,6 +374,19 @@ static void check_pool(struct loader *l)
 		pool->min = pool->max;
 }
 
+static void check_cache(struct loader *l)
+{
+	struct config *c = l->config;
+	struct place capacity = place_of(l, "cache", "capacity");
+	struct place shards = place_of(l, "cache", "shards");
+	struct place at = capacity.file ? capacity : shards;
+	struct place max_entry = place_of(l, "cache", "max_entry");
+
+	c->max_entry_is_set = max_entry.file != NULL;
+	if (limits_check_capacity(c, at.file, at.line, l->errs) == 0)
+		limits_fit_max_entry(c, max_entry.file, max_entry.line, l->errs);
+}
+
 static void check_development(struct loader *l)
 {
 	const struct http_options *http = &l->config->http;
@@ -397,6 +412,7 @@ static void finish(struct loader *l)
 
 	finish_url(l);
 	check_pool(l);
+	check_cache(l);
 	check_development(l);
 	if (c->overrides)
 		qsort(c->override, c->overrides, sizeof(*c->override), by_name);

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "keys.h"
+#include "limits.h"
 #include "provost/config.h"
 
 struct diff {
@@ -82,10 +83,11 @@ size_t config_diff(const struct config *a, const struct config *b, config_diff_f
 	return d.found;
 }
 
-void config_keep_restart(struct config *c, const struct config *running)
+int config_keep_restart(struct config *c, const struct config *running, struct errors *errs)
 {
 	for (size_t i = 0; i < config_keys_count; i++) {
 		if (config_keys[i].restart)
 			key_copy(&config_keys[i], c, running);
 	}
+	return limits_keep(c, errs);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "limits.h"
 #include "provost/units.h"
 
 #define CONFIG(member)   offsetof(struct config, member)
@@ -13,8 +14,10 @@
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
 #define DAY    (24 * HOUR)
+#define YEAR   (365 * DAY)
 #define KIB    INT64_C(1024)
 #define MIB    (1024 * KIB)
+#define GIB    (1024 * MIB)
 
 /* clang-format off */
 const struct key config_keys[] = {
@@ -73,6 +76,45 @@ const struct key config_keys[] = {
 	 .fallback = "2s", .offset = CONFIG(engine.queue_timeout_ms),
 	 .doc = "How long a statement may wait for a worker before its request is answered 503."},
 
+	{"cache", "capacity", KEY_SIZE, .min = CACHE_SHARE_MIN, .max = 1024 * GIB,
+	 .fallback = "256MiB", .offset = CONFIG(cache.capacity),
+	 .doc = "Memory for stored answers, all of it counted: bodies, compressed forms, keys, tables. When it "
+	        "is full, what has not been asked for the longest makes room. At least 64KiB for each "
+	        "shard."},
+	{"cache", "shards", KEY_POWER, .restart = true, .min = 1, .max = CACHE_SHARDS_MAX,
+	 .fallback = "16", .offset = CONFIG(cache.shards),
+	 .doc = "Parts that the cache is divided into, each with a lock and an equal share of capacity. A few "
+	        "times as many as there are threads of [http] keep these from waiting for each other."},
+	{"cache", "policy", KEY_CHOICE, .choices = "lru",
+	 .fallback = "lru", .offset = CONFIG(cache.policy),
+	 .doc = "What makes room when the cache is full. lru: what was used the longest time ago."},
+	{"cache", "ttl", KEY_DURATION, .min = 1 * MS, .max = YEAR, .zero = "never: the database is asked each time",
+	 .fallback = "10m", .offset = CONFIG(freshness.ttl_ms),
+	 .doc = "How long a stored answer is fresh, unless a change in the database ends that sooner. An "
+	        "endpoint's @cache comes before this, and [endpoint NAME] before both; the same holds for swr "
+	        "and stale_if_error."},
+	{"cache", "swr", KEY_DURATION, .min = 1 * MS, .max = YEAR, .zero = "not at all",
+	 .fallback = "0", .offset = CONFIG(freshness.swr_ms),
+	 .doc = "How long past its ttl an answer is still served, marked as stale, while one refresh runs "
+	        "(stale-while-revalidate). Never after a change in the database."},
+	{"cache", "stale_if_error", KEY_DURATION, .min = 1 * MS, .max = YEAR, .zero = "not at all",
+	 .fallback = "1h", .offset = CONFIG(freshness.stale_if_error_ms),
+	 .doc = "How long past its ttl an answer is still served, marked as stale, to a request for which the "
+	        "database has failed or cannot be reached."},
+	{"cache", "max_entry", KEY_SIZE, .min = KIB, .max = GIB,
+	 .example = "4MiB", .unset = "8MiB, or a fourth of a shard's share (capacity / shards) where that is less",
+	 .offset = CONFIG(cache.max_entry),
+	 .doc = "The largest answer that is stored, with its compressed forms. At most a fourth of a shard's "
+	        "share, so that one answer does not displace all others there."},
+	{"cache", "negative_ttl", KEY_DURATION, .min = 1 * MS, .max = HOUR, .zero = "never stored",
+	 .fallback = "5s", .offset = CONFIG(cache.negative_ttl_ms),
+	 .doc = "How long it is remembered that there is no such thing (404), unless a change in the database "
+	        "ends that sooner."},
+	{"cache", "compression", KEY_CODINGS,
+	 .fallback = "gzip,br", .offset = CONFIG(compression),
+	 .doc = "The compressed forms in which stored answers are offered. Each is made once, by a worker, "
+	        "after the first request that accepts it."},
+
 	{"database", "url", KEY_URL, .restart = true,
 	 .example = "postgresql://user:password@127.0.0.1:5432/database",
 	 .unset = "none; it must be set here or in the environment",
@@ -107,6 +149,25 @@ const struct key config_keys[] = {
 	 .offset = OVERRIDE(timeout_ms),
 	 .doc = "How long the endpoint's statement may run before it is cancelled and its request answered "
 	        "504."},
+	{"endpoint", "ttl", KEY_DURATION, .min = 1 * MS, .max = YEAR, .zero = "never: the database is asked each time",
+	 .example = "1m", .unset = "what the endpoint's @cache says, else ttl of [cache]",
+	 .offset = OVERRIDE(freshness.ttl_ms),
+	 .doc = "How long a stored answer of the endpoint is fresh. An endpoint whose file says @cache off "
+	        "stays uncached."},
+	{"endpoint", "swr", KEY_DURATION, .min = 1 * MS, .max = YEAR, .zero = "not at all",
+	 .example = "30s", .unset = "what the endpoint's @cache says, else swr of [cache]",
+	 .offset = OVERRIDE(freshness.swr_ms),
+	 .doc = "How long past its ttl an answer is still served, marked as stale, while one refresh runs."},
+	{"endpoint", "max_stale", KEY_DURATION, .min = 1 * MS, .max = YEAR, .zero = "not at all",
+	 .example = "2s", .unset = "what the endpoint's @cache says, else 0",
+	 .offset = OVERRIDE(freshness.max_stale_ms),
+	 .doc = "After a change in the database, how old an answer may be to be served all the same, marked as "
+	        "stale: for tables that are written many times a second."},
+	{"endpoint", "stale_if_error", KEY_DURATION, .min = 1 * MS, .max = YEAR, .zero = "not at all",
+	 .example = "1h", .unset = "what the endpoint's @cache says, else stale_if_error of [cache]",
+	 .offset = OVERRIDE(freshness.stale_if_error_ms),
+	 .doc = "How long past its ttl an answer is still served, marked as stale, to a request for which the "
+	        "database has failed."},
 
 	{"log", "level", KEY_CHOICE, .choices = "error, warn, info, debug",
 	 .fallback = "info", .offset = CONFIG(log.level),
@@ -266,6 +327,10 @@ void key_accepts(const struct key *k, struct buf *out)
 		buf_adds(out, "a whole number");
 		add_bounds(k, out);
 		break;
+	case KEY_POWER:
+		buf_adds(out, "a power of two");
+		add_bounds(k, out);
+		break;
 	case KEY_SIZE:
 		buf_adds(out, "a size (4096, 64KiB, 16MiB)");
 		add_bounds(k, out);
@@ -275,7 +340,7 @@ void key_accepts(const struct key *k, struct buf *out)
 		add_bounds(k, out);
 		break;
 	case KEY_CHOICE:
-		buf_addf(out, "one of %s", k->choices);
+		buf_addf(out, "%s%s", strchr(k->choices, ',') ? "one of " : "", k->choices);
 		break;
 	case KEY_LISTEN:
 		buf_adds(out, "an address with a port (127.0.0.1:8080, [::1]:8080)");
@@ -285,6 +350,9 @@ void key_accepts(const struct key *k, struct buf *out)
 		break;
 	case KEY_TARGET:
 		buf_adds(out, "off, stderr, or the path of a file, with a / in it");
+		break;
+	case KEY_CODINGS:
+		buf_adds(out, "gzip, br, both (gzip,br), or off");
 		break;
 	case KEY_URL:
 		buf_adds(

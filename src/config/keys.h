@@ -14,12 +14,14 @@
 enum key_type {
 	KEY_BOOL,     /* bool */
 	KEY_INTEGER,  /* unsigned */
+	KEY_POWER,    /* unsigned, a power of two */
 	KEY_SIZE,     /* int64_t, bytes */
 	KEY_DURATION, /* int64_t, ms */
 	KEY_CHOICE,   /* char *, one of `choices` */
 	KEY_LISTEN,   /* char *, checked by http_listen_check */
 	KEY_ORIGINS,  /* struct strlist, each in the form in which browsers send it */
 	KEY_TARGET,   /* char *, where log lines go */
+	KEY_CODINGS,  /* struct compression */
 	KEY_URL,      /* char *, as written: url.h makes sense of it */
 };
 

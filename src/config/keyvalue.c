@@ -60,6 +60,8 @@ static int read_number(const struct key *k, const char *text, int64_t *ret, char
 		r = read_integer(text, &v);
 	if (r < 0 || !key_in_bounds(k, v))
 		return refuse(k, why);
+	if (k->type == KEY_POWER && (v & (v - 1)) != 0)
+		return refuse(k, why);
 	*ret = v;
 	return 0;
 }
@@ -71,11 +73,46 @@ static int set_number(const struct key *k, void *to, const char *text, char why[
 
 	if (r < 0)
 		return r;
-	if (k->type == KEY_INTEGER)
+	if (k->type == KEY_INTEGER || k->type == KEY_POWER)
 		*(unsigned *)to = (unsigned)v;
 	else
 		*(int64_t *)to = v;
 	return 0;
+}
+
+/* Whether the words of `text`, separated by commas, are all codings, and at least one. */
+static bool read_codings(const char *text, struct compression *ret)
+{
+	struct compression found = {0};
+
+	for (const char *s = text;; s++) {
+		s += strspn(s, " \t");
+		size_t len = strcspn(s, ", \t");
+		if (len == 4 && strncasecmp(s, "gzip", len) == 0)
+			found.gzip = true;
+		else if (len == 2 && strncasecmp(s, "br", len) == 0)
+			found.br = true;
+		else
+			return false;
+		s += len;
+		s += strspn(s, " \t");
+		if (!*s)
+			break;
+		if (*s != ',')
+			return false;
+	}
+	*ret = found;
+	return true;
+}
+
+static int set_codings(const struct key *k, struct compression *to, const char *text,
+                       char why[KEY_WHY_MAX])
+{
+	if (strcasecmp(text, "off") == 0) {
+		*to = (struct compression){0};
+		return 0;
+	}
+	return read_codings(text, to) ? 0 : refuse(k, why);
 }
 
 static int set_text(char **to, const char *text)
@@ -141,6 +178,7 @@ int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_
 	case KEY_BOOL:
 		return set_bool(k, to, text, why);
 	case KEY_INTEGER:
+	case KEY_POWER:
 	case KEY_SIZE:
 	case KEY_DURATION:
 		return set_number(k, to, text, why);
@@ -152,6 +190,8 @@ int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_
 		return origins_read(text, to, why, KEY_WHY_MAX);
 	case KEY_TARGET:
 		return set_target(k, to, text, why);
+	case KEY_CODINGS:
+		return set_codings(k, to, text, why);
 	case KEY_URL:
 		return set_text(to, text);
 	}
@@ -163,6 +203,11 @@ int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_
 static bool text_equal(const char *a, const char *b)
 {
 	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool codings_equal(const struct compression *a, const struct compression *b)
+{
+	return a->gzip == b->gzip && a->br == b->br;
 }
 
 bool key_is_unset(const struct key *k, const void *base)
@@ -179,12 +224,15 @@ bool key_equal(const struct key *k, const void *base_a, const void *base_b)
 	case KEY_BOOL:
 		return *(const bool *)a == *(const bool *)b;
 	case KEY_INTEGER:
+	case KEY_POWER:
 		return *(const unsigned *)a == *(const unsigned *)b;
 	case KEY_SIZE:
 	case KEY_DURATION:
 		return *(const int64_t *)a == *(const int64_t *)b;
 	case KEY_ORIGINS:
 		return strlist_equal(a, b);
+	case KEY_CODINGS:
+		return codings_equal(a, b);
 	case KEY_CHOICE:
 	case KEY_LISTEN:
 	case KEY_TARGET:
@@ -199,8 +247,10 @@ void key_copy(const struct key *k, void *base_to, const void *base_from)
 	void *to = (char *)base_to + k->offset;
 	const void *from = (const char *)base_from + k->offset;
 
-	ALWAYS(k->type == KEY_INTEGER || k->type == KEY_LISTEN || k->type == KEY_URL);
-	if (k->type == KEY_INTEGER)
+	bool number = k->type == KEY_INTEGER || k->type == KEY_POWER;
+
+	ALWAYS(number || k->type == KEY_LISTEN || k->type == KEY_URL);
+	if (number)
 		*(unsigned *)to = *(const unsigned *)from;
 	else
 		(void)set_text(to, *(char *const *)from);
@@ -210,6 +260,15 @@ static void format_origins(const struct strlist *l, struct buf *out)
 {
 	for (size_t i = 0; i < l->count; i++)
 		buf_addf(out, "%s%s", i ? ", " : "", l->item[i]);
+}
+
+static void format_codings(const struct compression *c, struct buf *out)
+{
+	if (!c->gzip && !c->br)
+		buf_adds(out, "off");
+	else
+		buf_addf(out, "%s%s%s", c->gzip ? "gzip" : "", c->gzip && c->br ? "," : "",
+		         c->br ? "br" : "");
 }
 
 static void format_url(const char *url, struct buf *out)
@@ -230,6 +289,7 @@ void key_format(const struct key *k, const void *base, struct buf *out)
 		buf_adds(out, *(const bool *)at ? "yes" : "no");
 		return;
 	case KEY_INTEGER:
+	case KEY_POWER:
 		buf_addf(out, "%u", *(const unsigned *)at);
 		return;
 	case KEY_SIZE:
@@ -239,6 +299,9 @@ void key_format(const struct key *k, const void *base, struct buf *out)
 		return;
 	case KEY_ORIGINS:
 		format_origins(at, out);
+		return;
+	case KEY_CODINGS:
+		format_codings(at, out);
 		return;
 	case KEY_URL:
 		format_url(*(char *const *)at, out);
@@ -259,8 +322,10 @@ void key_done(const struct key *k, void *base)
 	switch (k->type) {
 	case KEY_BOOL:
 	case KEY_INTEGER:
+	case KEY_POWER:
 	case KEY_SIZE:
 	case KEY_DURATION:
+	case KEY_CODINGS:
 		return;
 	case KEY_ORIGINS:
 		strlist_done(at);

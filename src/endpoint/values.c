@@ -11,9 +11,52 @@ enum { ARENA_FACTOR = 8, ARENA_PER_PARAM = 64 };
 void values_done(struct values *v)
 {
 	buf_done(&v->arena);
+	buf_done(&v->decoded);
+	buf_done(&v->element);
 	free(v->offset);
 	free(v->error);
+	free(v->pair);
 	*v = (struct values){0};
+}
+
+static size_t memory_held(const struct values *v)
+{
+	return v->arena.cap + v->decoded.cap + v->element.cap + v->offset_cap * sizeof(*v->offset) +
+	       v->error_cap * sizeof(*v->error) + v->pair_cap * sizeof(*v->pair);
+}
+
+static void buf_reset(struct buf *b)
+{
+	b->len = 0;
+	b->failed = false;
+}
+
+void values_reset(struct values *v)
+{
+	if (memory_held(v) > VALUES_KEEP_MAX) {
+		values_done(v);
+		return;
+	}
+	buf_reset(&v->arena);
+	buf_reset(&v->decoded);
+	buf_reset(&v->element);
+	v->count = 0;
+	v->errors = 0;
+}
+
+/* Makes room for `n` elements in the array at `*array`. -ENOMEM: it is as it was. */
+static int array_room(void *array, size_t *cap, size_t n, size_t size)
+{
+	void **at = array, *p;
+
+	if (n <= *cap)
+		return 0;
+	p = realloc(*at, n * size);
+	if (!p)
+		return -ENOMEM;
+	*at = p;
+	*cap = n;
+	return 0;
 }
 
 const char *values_get(const struct values *v, size_t i)
@@ -24,14 +67,8 @@ const char *values_get(const struct values *v, size_t i)
 
 /* ---- the query string ---------------------------------------------------------------- */
 
-/* A pair whose name is declared. */
-struct pair {
-	size_t param;
-	struct slice value; /* raw */
-};
-
 struct query {
-	struct pair *pair;
+	struct values_pair *pair; /* of struct values */
 	size_t pairs;
 };
 
@@ -79,15 +116,16 @@ static size_t count_pairs(struct slice query)
 
 /* Splits first and decodes after. Pairs without a declared name, and without a value, are dropped.
  * -E2BIG: more pairs than any honest request has. */
-static int query_split(const struct endpoint *e, struct slice query, struct query *ret)
+static int query_split(struct values *v, const struct endpoint *e, struct slice query,
+                       struct query *ret)
 {
 	size_t n = count_pairs(query);
 
 	if (n > VALUES_PAIRS_MAX)
 		return -E2BIG;
-	ret->pair = malloc((n + 1) * sizeof(*ret->pair)); /* not 0 */
-	if (!ret->pair)
+	if (array_room(&v->pair, &v->pair_cap, n, sizeof(*v->pair)) < 0)
 		return -ENOMEM;
+	ret->pair = v->pair;
 	while (query.n > 0) {
 		struct slice s = take_pair(&query), name = s;
 		const char *equals = memchr(s.p, '=', s.n);
@@ -98,7 +136,7 @@ static int query_split(const struct endpoint *e, struct slice query, struct quer
 		name.n = (size_t)(equals - s.p);
 		if (find_query_param(e, name, &param))
 			ret->pair[ret->pairs++] =
-			    (struct pair){param, {equals + 1, s.n - name.n - 1}};
+			    (struct values_pair){param, {equals + 1, s.n - name.n - 1}};
 	}
 	return 0;
 }
@@ -108,7 +146,6 @@ static int query_split(const struct endpoint *e, struct slice query, struct quer
 struct reader {
 	struct values *v;
 	const struct endpoint *e;
-	struct buf scratch; /* one decoded value */
 	char reason[VALUES_REASON_MAX];
 };
 
@@ -119,10 +156,8 @@ static int report(struct reader *r, const char *name, enum param_in in)
 
 	if (v->errors == VALUES_ERRORS_MAX)
 		return 0;
-	error = realloc(v->error, (v->errors + 1) * sizeof(*error));
-	if (!error)
+	if (array_room(&v->error, &v->error_cap, v->errors + 1, sizeof(*error)) < 0)
 		return -ENOMEM;
-	v->error = error;
 	error = &v->error[v->errors++];
 	error->name = name;
 	error->in = in;
@@ -130,13 +165,12 @@ static int report(struct reader *r, const char *name, enum param_in in)
 	return 0;
 }
 
-/* Decodes to the scratch. */
 static int decode(struct reader *r, struct slice raw, bool plus)
 {
 	int err;
 
-	r->scratch.len = 0;
-	err = percent_decode(raw, plus, &r->scratch);
+	r->v->decoded.len = 0;
+	err = percent_decode(raw, plus, &r->v->decoded);
 	if (err == -EINVAL)
 		reason_set(r->reason, "must be percent-encoded: %% and two hexadecimal digits");
 	else if (err == -EILSEQ)
@@ -147,13 +181,14 @@ static int decode(struct reader *r, struct slice raw, bool plus)
 /* 1: a value stands at the end of `out`; 0: it is absent; negative as value_normalise. */
 static int read_one(struct reader *r, const struct param *p, struct slice raw, struct buf *out)
 {
+	const struct buf *decoded = &r->v->decoded;
 	int err = decode(r, raw, p->in == IN_QUERY);
 
 	if (err < 0)
 		return err;
-	if (value_is_absent(p, r->scratch.data, r->scratch.len))
+	if (value_is_absent(p, decoded->data, decoded->len))
 		return 0;
-	err = value_normalise(p, r->scratch.data, r->scratch.len, out, r->reason);
+	err = value_normalise(p, decoded->data, decoded->len, out, r->reason);
 	return err < 0 ? err : 1;
 }
 
@@ -209,8 +244,9 @@ static void name_element(struct reader *r, size_t element)
 }
 
 static int read_elements(struct reader *r, const struct param *p, size_t index,
-                         const struct query *query, struct buf *element)
+                         const struct query *query)
 {
+	struct buf *element = &r->v->element;
 	size_t count = 0;
 	int err;
 
@@ -238,9 +274,8 @@ static int read_elements(struct reader *r, const struct param *p, size_t index,
 static int read_array(struct reader *r, const struct param *p, size_t index,
                       const struct query *query)
 {
-	_cleanup_buf_ struct buf element = {.max = r->v->arena.max};
 	size_t start = r->v->arena.len;
-	int err = read_elements(r, p, index, query, &element);
+	int err = read_elements(r, p, index, query);
 
 	if (err <= 0)
 		r->v->arena.len = start;
@@ -302,7 +337,7 @@ static size_t arena_bound(const struct endpoint *e, const struct slice *path, si
 static int read_all(struct reader *r, const struct slice *path, size_t paths, struct slice query)
 {
 	struct query q = {0};
-	int err = query_split(r->e, query, &q);
+	int err = query_split(r->v, r->e, query, &q);
 
 	if (err == -E2BIG) {
 		reason_set(r->reason, "must have at most %d parameters", VALUES_PAIRS_MAX);
@@ -312,7 +347,6 @@ static int read_all(struct reader *r, const struct slice *path, size_t paths, st
 			if (r->e->param[i].in != IN_BODY)
 				err = read_param(r, i, path, paths, &q);
 	}
-	free(q.pair);
 	return err;
 }
 
@@ -322,17 +356,16 @@ int values_read(struct values *v, const struct endpoint *e, const struct slice *
 	struct reader r = {.v = v, .e = e};
 	int err;
 
+	ALWAYS(v->count == 0 && v->errors == 0 && v->arena.len == 0);
 	if (e->params == 0)
 		return 0;
-	v->offset = malloc(e->params * sizeof(*v->offset));
-	if (!v->offset)
+	if (array_room(&v->offset, &v->offset_cap, e->params, sizeof(*v->offset)) < 0)
 		return -ENOMEM;
 	v->count = e->params;
 	for (size_t i = 0; i < v->count; i++)
 		v->offset[i] = -1;
-	v->arena.max = arena_bound(e, path, paths, query);
+	v->arena.max = v->element.max = arena_bound(e, path, paths, query);
 	err = read_all(&r, path, paths, query);
-	buf_done(&r.scratch);
 	if (err < 0)
 		return err;
 	return v->errors > 0 ? -EINVAL : 0;

@@ -190,6 +190,15 @@ def test_what_we_and_postgresql_refuse_is_shown_together(cluster, db):
         ("a.sql", 2), ("b.sql", 2), ("c.sql", 2), ("good.sql", 2)]
 
 
+def test_lifetimes_of_what_is_never_cached(cluster, db):
+    server = Server(cluster, db, config={"endpoint live": {"ttl": "1m"}, "endpoint good": {"ttl": "1m"}},
+                    endpoints={"good.sql": GOOD, "live.sql": GOOD.replace("/good", "/live").replace("SELECT", "-- @cache off\nSELECT", 1)})
+    done = run(server)
+    assert done.returncode == 1
+    assert re.fullmatch(r"\S+provost.ini:\d+: \[endpoint live\] is never cached \(@cache off\): take ttl, swr, max_stale"
+                        r" and stale_if_error out\n1 error\n", done.stderr)
+
+
 def test_nothing_broken_was_run(cluster, db):
     server = Server(cluster, db, endpoints={"good.sql": GOOD})
     for i, (text, _) in enumerate(REFUSED.values()):

@@ -73,6 +73,22 @@ static void check_value(const struct param *p, const char *value)
 	ALWAYS(again.len == n && (n == 0 || memcmp(again.data, value, n) == 0));
 }
 
+/* Memory that other inputs have used before gives the same. */
+static void check_reset(const struct endpoint *e, struct slice query, int r, const struct values *v)
+{
+	static struct values kept;
+
+	ALWAYS(values_read(&kept, e, NULL, 0, query) == r && kept.errors == v->errors);
+	for (size_t i = 0; i < v->errors; i++)
+		ALWAYS(strcmp(kept.error[i].reason, v->error[i].reason) == 0);
+	if (r == 0) {
+		const char *a = values_get(&kept, 0), *b = values_get(v, 0);
+
+		ALWAYS(a && b ? strcmp(a, b) == 0 : a == b);
+	}
+	values_reset(&kept);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct endpoint *e;
@@ -92,6 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_errors(&v);
 	else
 		check_value(&e->param[0], values_get(&v, 0));
+	check_reset(e, (struct slice){query, size - 1}, r, &v);
 	values_done(&v);
 	return 0;
 }

@@ -92,6 +92,16 @@ START_TEST(defaults_hold_without_a_file)
 	ck_assert_uint_eq(c->engine.queue, 1024);
 	ck_assert_int_eq(c->engine.queue_timeout_ms, 2000);
 	ck_assert_int_eq(c->engine.statement_timeout_ms, 10000);
+	ck_assert_int_eq(c->cache.capacity, 256 << 20);
+	ck_assert_uint_eq(c->cache.shards, 16);
+	ck_assert_str_eq(c->cache.policy, "lru");
+	ck_assert_int_eq(c->cache.max_entry, 4 << 20);
+	ck_assert_int_eq(c->cache.negative_ttl_ms, 5000);
+	ck_assert_int_eq(c->freshness.ttl_ms, 600000);
+	ck_assert_int_eq(c->freshness.swr_ms, 0);
+	ck_assert_int_eq(c->freshness.max_stale_ms, 0);
+	ck_assert_int_eq(c->freshness.stale_if_error_ms, 3600000);
+	ck_assert(c->compression.gzip && c->compression.br);
 	ck_assert_str_eq(c->pool.url, "postgresql://db/main");
 	ck_assert_uint_eq(c->pool.min, 2);
 	ck_assert_uint_eq(c->pool.max, 8);
@@ -111,9 +121,12 @@ START_TEST(every_key_is_read)
 	         "max_body = 2MiB\nidle_timeout = 30s\nheader_timeout = 5s\ndrain_delay = 1s\n"
 	         "shutdown_timeout = 3s\naccess_log = /var/log/access\ndevelopment = yes\n"
 	         "[workers]\nthreads = 3\nqueue = 7\nqueue_timeout = 500ms\n"
+	         "[cache]\ncapacity = 64MiB\nshards = 4\npolicy = lru\nttl = 5m\nswr = 1m\n"
+	         "stale_if_error = 0\nmax_entry = 2MiB\nnegative_ttl = 1s\ncompression = gzip\n"
 	         "[database]\n" URL "pool_min = 1\npool_max = 4\nacquire_timeout = 250ms\n"
 	         "statement_timeout = 1m\nmax_lifetime = 0\nprepare = no\n"
-	         "[endpoint b/get]\ntimeout = 2s\n[endpoint a/get]\n"
+	         "[endpoint b/get]\ntimeout = 2s\nttl = 0\nswr = 2m\nmax_stale = 3s\n"
+	         "stale_if_error = 2h\n[endpoint a/get]\n"
 	         "[log]\nlevel = debug\n");
 
 	ck_assert_str_eq(c->file, PLACE);
@@ -135,6 +148,14 @@ START_TEST(every_key_is_read)
 	ck_assert_uint_eq(c->engine.queue, 7);
 	ck_assert_int_eq(c->engine.queue_timeout_ms, 500);
 	ck_assert_int_eq(c->engine.statement_timeout_ms, 60000);
+	ck_assert_int_eq(c->cache.capacity, 64 << 20);
+	ck_assert_uint_eq(c->cache.shards, 4);
+	ck_assert_int_eq(c->cache.max_entry, 2 << 20);
+	ck_assert_int_eq(c->cache.negative_ttl_ms, 1000);
+	ck_assert_int_eq(c->freshness.ttl_ms, 300000);
+	ck_assert_int_eq(c->freshness.swr_ms, 60000);
+	ck_assert_int_eq(c->freshness.stale_if_error_ms, 0);
+	ck_assert(c->compression.gzip && !c->compression.br);
 	ck_assert_uint_eq(c->pool.min, 1);
 	ck_assert_uint_eq(c->pool.max, 4);
 	ck_assert_int_eq(c->pool.acquire_timeout_ms, 250);
@@ -144,9 +165,17 @@ START_TEST(every_key_is_read)
 	ck_assert_uint_eq(c->overrides, 2);
 	ck_assert_str_eq(c->override[0].name, "a/get");
 	ck_assert_int_eq(c->override[0].timeout_ms, -1);
+	ck_assert_int_eq(c->override[0].freshness.ttl_ms, -1);
+	ck_assert_int_eq(c->override[0].freshness.swr_ms, -1);
+	ck_assert_int_eq(c->override[0].freshness.max_stale_ms, -1);
+	ck_assert_int_eq(c->override[0].freshness.stale_if_error_ms, -1);
 	ck_assert_str_eq(c->override[1].name, "b/get");
 	ck_assert_int_eq(c->override[1].timeout_ms, 2000);
-	ck_assert_uint_eq(c->override[1].line, 26);
+	ck_assert_uint_eq(c->override[1].line, 36);
+	ck_assert_int_eq(c->override[1].freshness.ttl_ms, 0);
+	ck_assert_int_eq(c->override[1].freshness.swr_ms, 120000);
+	ck_assert_int_eq(c->override[1].freshness.max_stale_ms, 3000);
+	ck_assert_int_eq(c->override[1].freshness.stale_if_error_ms, 7200000);
 }
 END_TEST
 
@@ -231,6 +260,56 @@ START_TEST(default_of_pool_min_gives_way_to_pool_max)
 }
 END_TEST
 
+static const struct {
+	const char *text;
+	bool gzip, br;
+	const char *plain;
+} codings[] = {
+    {"gzip,br", true, true, "gzip,br"}, {"br , gzip", true, true, "gzip,br"},
+    {"gzip", true, false, "gzip"},      {"br", false, true, "br"},
+    {"GZIP", true, false, "gzip"},      {"gzip,gzip", true, false, "gzip"},
+    {"off", false, false, "off"},
+};
+
+START_TEST(codings_are_read)
+{
+	_cleanup_free_ char *text = xasprintf(DB "[cache]\ncompression = %s\n", codings[_i].text);
+	_cleanup_free_ char *plain = xasprintf(DB "[cache]\ncompression = %s\n", codings[_i].plain);
+	_cleanup_config_ struct config *c = good(text), *same = good(plain);
+
+	ck_assert(c->compression.gzip == codings[_i].gzip);
+	ck_assert(c->compression.br == codings[_i].br);
+	ck_assert_uint_eq(config_diff(c, same, NULL, NULL), 0);
+}
+END_TEST
+
+/* What max_entry is, by capacity and shards; 0: not set. */
+static const struct {
+	const char *capacity;
+	unsigned shards;
+	const char *set;
+	int64_t want;
+} largest[] = {
+    {"256MiB", 16, NULL, 4 << 20},   {"256MiB", 8, NULL, 8 << 20},
+    {"256MiB", 1, NULL, 8 << 20},    {"1MiB", 16, NULL, 16 << 10},
+    {"64KiB", 1, NULL, 16 << 10},    {"1GiB", 16, "16MiB", 16 << 20},
+    {"256MiB", 16, "4MiB", 4 << 20}, {"256MiB", 16, "1KiB", 1 << 10},
+    {"1GiB", 1024, NULL, 256 << 10},
+};
+
+START_TEST(max_entry_follows_unless_set)
+{
+	_cleanup_free_ char *set =
+	    largest[_i].set ? xasprintf("max_entry = %s\n", largest[_i].set) : xstrdup("");
+	_cleanup_free_ char *text = xasprintf(DB "[cache]\ncapacity = %s\nshards = %u\n%s",
+	                                      largest[_i].capacity, largest[_i].shards, set);
+	_cleanup_config_ struct config *c = good(text);
+
+	ck_assert_int_eq(c->cache.max_entry, largest[_i].want);
+	ck_assert(c->max_entry_is_set == (largest[_i].set != NULL));
+}
+END_TEST
+
 /* ---- what is wrong --------------------------------------------------------------------------- */
 
 static const struct {
@@ -245,7 +324,7 @@ static const struct {
     {DB "[bananas]\n",
      PLACE ":3: there is no section [bananas]; `provost --help-config` lists them\n"},
     {DB "[]\n", PLACE ":3: there is no section []; `provost --help-config` lists them\n"},
-    {DB "[cache]\n", PLACE ":3: there is no section [cache]; `provost --help-config` lists them\n"},
+    {DB "[cash]\n", PLACE ":3: there is no section [cash]; did you mean [cache]?\n"},
     {DB "[http\nthreads = 3\n", PLACE ":3: a section's name ends with `]`: write [name]\n" PLACE
                                       ":4: `threads` is a key of [http], not of [database]\n"},
     {DB "[http] threads = 3\n",
@@ -261,8 +340,39 @@ static const struct {
     {DB "[endpoint a/get]\ntimeout = 0\n", PLACE
      ":4: [endpoint] timeout: `0` is not accepted; write a duration (500ms, 10s, 5m, 1h) from "
      "10ms to 1h\n"},
-    {DB "[endpoint a/get]\nttl = 1s\n",
-     PLACE ":4: [endpoint] has no key `ttl`; `provost --help-config` lists them\n"},
+    {DB "[endpoint a/get]\nttls = 1s\n",
+     PLACE ":4: [endpoint] has no key `ttls`; did you mean `ttl`?\n"},
+    {DB "[endpoint a/get]\nttl = -1s\n",
+     PLACE ":4: [endpoint] ttl: `-1s` is not accepted; write a duration (500ms, 10s, 5m, 1h) from "
+           "1ms to 365d, or 0 (never: the database is asked each time)\n"},
+    {DB "[endpoint a/get]\nnegative_ttl = 1s\n",
+     PLACE ":4: `negative_ttl` is a key of [cache], not of [endpoint]\n"},
+    /* the cache */
+    {DB "[cache]\nshards = 12\n",
+     PLACE ":4: [cache] shards: `12` is not accepted; write a power of two from 1 to 1024\n"},
+    {DB "[cache]\nshards = 0\n",
+     PLACE ":4: [cache] shards: `0` is not accepted; write a power of two from 1 to 1024\n"},
+    {DB "[cache]\nshards = 2048\n",
+     PLACE ":4: [cache] shards: `2048` is not accepted; write a power of two from 1 to 1024\n"},
+    {DB "[cache]\npolicy = lfu\n", PLACE ":4: [cache] policy: `lfu` is not accepted; write lru\n"},
+    {DB "[cache]\ncompression = zstd\n", PLACE
+     ":4: [cache] compression: `zstd` is not accepted; write gzip, br, both (gzip,br), or off\n"},
+    {DB "[cache]\ncompression = gzip,\n", PLACE
+     ":4: [cache] compression: `gzip,` is not accepted; write gzip, br, both (gzip,br), or off\n"},
+    {DB "[cache]\ncompression = gzip br\n",
+     PLACE ":4: [cache] compression: `gzip br` is not "
+           "accepted; write gzip, br, both (gzip,br), or off\n"},
+    {DB "[cache]\ncompression = gzip,off\n",
+     PLACE ":4: [cache] compression: `gzip,off` is not "
+           "accepted; write gzip, br, both (gzip,br), or off\n"},
+    {DB "[cache]\ncompression =\n",
+     PLACE ":4: [cache] compression: `` is not accepted; write gzip, br, both (gzip,br), or off\n"},
+    {DB "[cache]\ncapacity = 1KiB\n", PLACE ":4: [cache] capacity: `1KiB` is not accepted; write a "
+                                            "size (4096, 64KiB, 16MiB) from 64KiB to "
+                                            "1024GiB\n"},
+    {DB "[cache]\nnegative_ttl = 2h\n", PLACE
+     ":4: [cache] negative_ttl: `2h` is not accepted; write a duration (500ms, 10s, 5m, 1h) from "
+     "1ms to 1h, or 0 (never stored)\n"},
     /* keys */
     {DB "[http]\nthread = 3\n", PLACE ":4: [http] has no key `thread`; did you mean `threads`?\n"},
     {DB "[http]\nmax-body = 1MiB\n",
@@ -339,6 +449,18 @@ static const struct {
      ":3: [database] pool_min (9) is more than pool_max (8): lower the one or raise the other\n"},
     {DB "pool_max = 3\npool_min = 4\n", PLACE
      ":4: [database] pool_min (4) is more than pool_max (3): lower the one or raise the other\n"},
+    {DB "[cache]\ncapacity = 1MiB\nshards = 32\n", PLACE
+     ":4: [cache] capacity (1MiB) is too little for 32 shards, which need 64KiB each: write at "
+     "least 2MiB, or fewer shards\n"},
+    {DB "[cache]\ncapacity = 512KiB\n", PLACE
+     ":4: [cache] capacity (512KiB) is too little for 16 shards, which need 64KiB each: write at "
+     "least 1MiB, or fewer shards\n"},
+    {DB "[cache]\nmax_entry = 4097KiB\n", PLACE
+     ":4: [cache] max_entry (4097KiB) is more than a fourth of a shard's share of capacity (4MiB): "
+     "lower it, raise capacity, or write fewer shards\n"},
+    {DB "[cache]\nmax_entry = 4MiB\nshards = 32\n", PLACE
+     ":4: [cache] max_entry (4MiB) is more than a fourth of a shard's share of capacity (2MiB): "
+     "lower it, raise capacity, or write fewer shards\n"},
     /* the database */
     {"",
      PLACE ": no database is set: write `url = postgresql://user:password@host:port/database` into "
@@ -897,6 +1019,12 @@ static const struct {
      "[endpoint a] timeout: 1s -> unset\n[endpoint b] timeout: unset -> 2s\n"
      "[endpoint c] timeout: 3s -> 5s\n",
      3},
+    {DB, DB "[cache]\ncapacity = 128MiB\nshards = 8\ncompression = br\nttl = 0\n",
+     "[cache] capacity: 256MiB -> 128MiB\n[cache] shards: 16 -> 8 (restart)\n"
+     "[cache] ttl: 10m -> 0\n[cache] compression: gzip,br -> br\n",
+     4},
+    {DB "[endpoint a]\nttl = 0\nswr = 1s\n", DB "[endpoint a]\nswr = 1s\nmax_stale = 2s\n",
+     "[endpoint a] ttl: 0 -> unset\n[endpoint a] max_stale: unset -> 2s\n", 2},
     {DB "[endpoint a]\n", DB, "", 0},
     {DB "[endpoint a]\n", DB "[endpoint a]\n", "", 0},
     {DB "[endpoint a]\ntimeout = 1s\n", DB "[endpoint a]\n", "[endpoint a] timeout: 1s -> unset\n",
@@ -922,12 +1050,51 @@ START_TEST(what_needs_a_restart_is_kept)
 	_cleanup_config_ struct config *c = good("[http]\nthreads = 4\nmax_url = 4096\n[database]\n"
 	                                         "url = host=b\npool_max = 3\n");
 	_cleanup_free_ char *all = xstrdup("");
+	_cleanup_errors_ struct errors *errs = errors_new();
 
-	config_keep_restart(c, running);
+	ck_assert_int_eq(config_keep_restart(c, running, errs), 0);
 	ck_assert_str_eq(c->pool.url, "host=a");
 	ck_assert_uint_eq(c->http.threads, 3);
 	config_diff(running, c, collect, &all);
 	ck_assert_str_eq(all, "[http] max_url: 8KiB -> 4KiB\n[database] pool_max: 8 -> 3\n");
+}
+END_TEST
+
+/* What max_entry becomes when the shards stay those of the running server. */
+static const struct {
+	const char *running, *now;
+	int64_t want;
+} kept_shards[] = {
+    {"shards = 64\n", "", 1 << 20},
+    {"shards = 64\n", "max_entry = 4MiB\n", 1 << 20},
+    {"shards = 64\n", "max_entry = 1KiB\n", 1 << 10},
+    {"shards = 8\n", "", 8 << 20},
+    {"shards = 8\n", "max_entry = 4MiB\n", 4 << 20},
+};
+
+START_TEST(max_entry_follows_shards_that_are_kept)
+{
+	_cleanup_free_ char *a = xasprintf(DB "[cache]\n%s", kept_shards[_i].running);
+	_cleanup_free_ char *b = xasprintf(DB "[cache]\n%s", kept_shards[_i].now);
+	_cleanup_config_ struct config *running = good(a), *c = good(b);
+	_cleanup_errors_ struct errors *errs = errors_new();
+
+	ck_assert_int_eq(config_keep_restart(c, running, errs), 0);
+	ck_assert_uint_eq(c->cache.shards, running->cache.shards);
+	ck_assert_int_eq(c->cache.max_entry, kept_shards[_i].want);
+}
+END_TEST
+
+START_TEST(capacity_too_small_for_the_shards_that_run_is_refused)
+{
+	_cleanup_config_ struct config *running = good(DB "[cache]\nshards = 1024\n");
+	_cleanup_config_ struct config *c = good(DB "[cache]\nshards = 1\ncapacity = 1MiB\n");
+	_cleanup_errors_ struct errors *errs = errors_new();
+
+	ck_assert_int_eq(config_keep_restart(c, running, errs), -EINVAL);
+	ck_assert_str_eq(errors_text(errs, 0),
+	                 PLACE ": [cache] capacity (1MiB) is too little for 1024 shards, which "
+	                       "need 64KiB each: write at least 64MiB, or fewer shards");
 }
 END_TEST
 
@@ -1012,6 +1179,8 @@ START_TEST(sample_values_are_the_defaults)
 	ck_assert_uint_eq(a->overrides, 1);
 	ck_assert_int_eq(a->override[0].timeout_ms, 30000);
 	a->override[0].timeout_ms = -1;
+	ck_assert_int_eq(a->override[0].freshness.max_stale_ms, 2000);
+	a->override[0].freshness = (struct freshness){-1, -1, -1, -1};
 	ck_assert_uint_eq(config_diff(a, b, NULL, NULL), 0);
 }
 END_TEST
@@ -1050,6 +1219,8 @@ static Suite *config_suite(void)
 	tcase_add_test(t, long_lines_are_not_cut);
 	tcase_add_test(t, long_endpoint_names_are_not_cut);
 	tcase_add_test(t, default_of_pool_min_gives_way_to_pool_max);
+	tcase_add_loop_test(t, codings_are_read, 0, ELEMENTSOF(codings));
+	tcase_add_loop_test(t, max_entry_follows_unless_set, 0, ELEMENTSOF(largest));
 	suite_add_tcase(s, t);
 
 	t = tcase_create("broken");
@@ -1093,6 +1264,8 @@ static Suite *config_suite(void)
 	tcase_add_loop_test(t, differences_are_told_in_order, 0, ELEMENTSOF(differences));
 	tcase_add_test(t, free_takes_null);
 	tcase_add_test(t, what_needs_a_restart_is_kept);
+	tcase_add_loop_test(t, max_entry_follows_shards_that_are_kept, 0, ELEMENTSOF(kept_shards));
+	tcase_add_test(t, capacity_too_small_for_the_shards_that_run_is_refused);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("print");

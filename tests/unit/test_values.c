@@ -4,6 +4,34 @@
 
 #include "provost/values.h"
 
+/* The linker's --wrap sends the allocations of this binary here. */
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+
+static size_t allocations;
+
+void *__wrap_malloc(size_t n)
+{
+	allocations++;
+	return __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	allocations++;
+	return __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+	allocations++;
+	return __real_realloc(p, n);
+}
+
 /* An endpoint with one directive, over a route that has `:p` where the directive is a @path. */
 static struct endpoint *endpoint_with(const char *directive)
 {
@@ -525,6 +553,150 @@ START_TEST(full_buffer)
 }
 END_TEST
 
+/* ---- one struct values for many requests --------------------------------------------- */
+
+static const char mixed[] = "-- @route GET /t\n"
+                            "-- @query q text trim lower max=200\n"
+                            "-- @query page integer min=1 default=1\n"
+                            "-- @query tag text[] enum=a|b|c max=3\n"
+                            "-- @query from date\n"
+                            "-- @query price numeric required\n"
+                            "-- @query j json\n"
+                            "SELECT :q, :page, :tag, :from, :price, :j";
+
+static const char *const sequence[] = {
+    "",
+    "price=1",
+    "price=1.50&q=+A+B+&tag=a&tag=b&page=7&from=2024-02-29&j={%22a%22:%201}",
+    "price=1&price=2",
+    "price=x&tag=d&page=0&from=never&j=[&q=%zz",
+    "price=9&tag=c&tag=c&tag=c&tag=c",
+    "price=9&tag=c&unknown=1",
+    "price=2&q=%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89%C3%89",
+    "j=[1,%222%22]&price=1e30",
+};
+
+static int read_query(struct values *v, const struct endpoint *e, const char *query)
+{
+	return values_read(v, e, NULL, 0, (struct slice){query, strlen(query)});
+}
+
+static void expect_same_results(const struct values *a, const struct values *b)
+{
+	ck_assert_uint_eq(a->errors, b->errors);
+	for (size_t i = 0; i < a->errors; i++) {
+		ck_assert_ptr_eq(a->error[i].name, b->error[i].name);
+		ck_assert_str_eq(a->error[i].reason, b->error[i].reason);
+	}
+	ck_assert_uint_eq(a->count, b->count);
+	for (size_t i = 0; i < a->count; i++)
+		ck_assert_pstr_eq(values_get(a, i), values_get(b, i));
+}
+
+/* Whatever came before. */
+START_TEST(reset_forgets)
+{
+	_cleanup_endpoint_ struct endpoint *e = parse(mixed),
+	                                   *other = endpoint_with("@query p text");
+	struct values kept = {0};
+
+	for (size_t i = 0; i < ELEMENTSOF(sequence); i++) {
+		struct values fresh = {0};
+		int r;
+
+		r = read_query(&kept, e, sequence[_i]);
+		ck_assert(r == 0 || r == -EINVAL);
+		values_reset(&kept);
+		(void)read_query(&kept, other, "p=a");
+		ck_assert_uint_eq(kept.count, 1);
+		values_reset(&kept);
+		ck_assert_int_eq(read_query(&kept, e, sequence[i]),
+		                 read_query(&fresh, e, sequence[i]));
+		expect_same_results(&kept, &fresh);
+		values_reset(&kept);
+		values_done(&fresh);
+	}
+	values_done(&kept);
+}
+END_TEST
+
+START_TEST(reset_clears_failure)
+{
+	_cleanup_endpoint_ struct endpoint *e = parse(mixed);
+	struct values v = {0};
+
+	ck_assert_int_eq(read_query(&v, e, "price=1"), 0);
+	v.arena.failed = v.decoded.failed = v.element.failed = true;
+	values_reset(&v);
+	ck_assert_int_eq(read_query(&v, e, "price=1&tag=a"), 0);
+	values_done(&v);
+}
+END_TEST
+
+START_TEST(reset_lets_much_memory_go)
+{
+	_cleanup_endpoint_ struct endpoint *e = endpoint_with("@query p text");
+	_cleanup_buf_ struct buf q = {0};
+	struct values v = {0};
+
+	buf_adds(&q, "p=");
+	for (int i = 0; i < VALUES_KEEP_MAX / 8; i++)
+		buf_addc(&q, 'x');
+	ck_assert_int_eq(values_read(&v, e, NULL, 0, (struct slice){q.data, q.len}), 0);
+	values_reset(&v);
+	ck_assert_ptr_nonnull(v.arena.data);
+	for (int i = 0; i < VALUES_KEEP_MAX / 2; i++)
+		buf_addc(&q, 'x');
+	ck_assert_int_eq(values_read(&v, e, NULL, 0, (struct slice){q.data, q.len}), 0);
+	values_reset(&v);
+	ck_assert_ptr_null(v.arena.data);
+	ck_assert_ptr_null(v.decoded.data);
+	ck_assert_ptr_null(v.offset);
+	ck_assert_ptr_null(v.pair);
+	ck_assert_int_eq(read_query(&v, e, "p=a"), 0);
+	ck_assert_str_eq(values_get(&v, 0), "a");
+	values_done(&v);
+}
+END_TEST
+
+/* Pairs and errors are small by themselves; together they count as well. */
+START_TEST(reset_counts_all_memory)
+{
+	_cleanup_endpoint_ struct endpoint *e = endpoint_with("@query p integer");
+	_cleanup_buf_ struct buf q = {0};
+	struct values v = {0};
+
+	for (size_t i = 0; i < VALUES_KEEP_MAX / sizeof(*v.pair) + 1; i++)
+		buf_adds(&q, "x=1&");
+	ck_assert_int_eq(values_read(&v, e, NULL, 0, (struct slice){q.data, q.len}), 0);
+	values_reset(&v);
+	ck_assert_ptr_null(v.pair);
+	values_done(&v);
+}
+END_TEST
+
+/* Refusals may. */
+START_TEST(second_request_allocates_nothing)
+{
+	_cleanup_endpoint_ struct endpoint *e = parse(mixed);
+	struct values v = {0};
+	size_t first, second;
+	int r, again;
+
+	allocations = 0;
+	r = read_query(&v, e, sequence[_i]);
+	values_reset(&v);
+	first = allocations;
+	again = read_query(&v, e, sequence[_i]);
+	values_reset(&v);
+	second = allocations - first;
+	ck_assert_int_eq(again, r);
+	ck_assert_uint_gt(first, 0);
+	ck_assert(second == 0 || r < 0);
+	values_done(&v);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("values");
@@ -542,6 +714,11 @@ int main(void)
 	tcase_add_loop_test(t, arena_has_room, 0, 7);
 	tcase_add_loop_test(t, reasons_are_utf8, 0, 4);
 	tcase_add_test(t, full_buffer);
+	tcase_add_loop_test(t, reset_forgets, 0, ELEMENTSOF(sequence));
+	tcase_add_test(t, reset_clears_failure);
+	tcase_add_test(t, reset_lets_much_memory_go);
+	tcase_add_test(t, reset_counts_all_memory);
+	tcase_add_loop_test(t, second_request_allocates_nothing, 0, ELEMENTSOF(sequence));
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);
 	srunner_run_all(runner, CK_ENV);
