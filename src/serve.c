@@ -36,6 +36,8 @@ enum {
 struct server {
 	struct config *config; /* in force; this thread's own */
 	struct snapshot *catalog;
+	struct generations *generations;
+	struct cache *cache;
 	struct pool *pool;
 	struct engine *engine;
 	struct http *http;
@@ -267,6 +269,7 @@ static void *janitor(void *arg)
 	pthread_setname_np(pthread_self(), "janitor");
 	for (unsigned turn = 0; !atomic_load(&s->janitor_stops); turn++) {
 		engine_expire(s->engine, clock_us());
+		cache_sweep(s->cache, clock_ms());
 		if (turn % SWEEP_EVERY == 0)
 			http_sweep(s->http, clock_ms());
 		nanosleep(&t, NULL);
@@ -309,16 +312,28 @@ static void publish(struct server *s, struct catalog *catalog)
 	http_publish(s->http, catalog);
 }
 
+/* Borrows from the configuration. */
+static struct http_options http_options(const struct config *c)
+{
+	struct http_options o = c->http;
+	o.codings = (c->compression.gzip ? 1u << CODING_GZIP : 0) |
+	            (c->compression.br ? 1u << CODING_BR : 0);
+	o.freshness = c->freshness;
+	return o;
+}
+
 static void apply(struct server *s, struct config *config, struct catalog *catalog)
 {
 	size_t changes = config_diff(s->config, config, log_change, NULL);
 	size_t endpoints = catalog->endpoints;
+	struct http_options http = http_options(config);
 	apply_log_level(config);
 	pool_configure(s->pool, &config->pool);
 	int r = engine_configure(s->engine, &config->engine);
 	if (r < 0)
 		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
-	http_configure(s->http, &config->http);
+	cache_configure(s->cache, &config->cache);
+	http_configure(s->http, &http);
 	publish(s, catalog);
 	config_free(&s->config);
 	s->config = config;
@@ -485,6 +500,8 @@ static void server_free(struct server *s)
 	http_free(&s->http);
 	engine_free(&s->engine);
 	pool_free(&s->pool);
+	cache_free(&s->cache);
+	generations_free(&s->generations);
 	snapshot_set(s->catalog, NULL);
 	snapshot_free(&s->catalog);
 	config_free(&s->config);
@@ -561,13 +578,19 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	apply_log_level(config);
 
 	s.catalog = snapshot_new();
+	s.generations = generations_new();
+	s.cache = cache_new(&config->cache, s.generations);
 	s.pool = pool_new(&config->pool);
-	s.engine = engine_new(&config->engine, s.pool);
+	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations);
 	int status = 1;
 	int fits = fit_connections(&s, config);
-	struct http_options http = config->http;
+	struct http_options http = http_options(config);
 	http.max_connections = s.max_connections;
-	s.http = http_new(&http, s.catalog, s.engine, s.pool);
+	s.http = http_new(&http, &(struct http_parts){.catalog = s.catalog,
+	                                              .cache = s.cache,
+	                                              .generations = s.generations,
+	                                              .engine = s.engine,
+	                                              .pool = s.pool});
 	if (fits == 0 && take_pidfile(&s) == 0)
 		status = run_and_stop(&s, catalog);
 	else

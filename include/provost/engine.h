@@ -25,7 +25,7 @@ struct pool;
 
 enum {
 	ENGINE_THREADS_MAX = 256,
-	ENGINE_BACKGROUND_MAX = 256, /* jobs that wait in the background lane; further ones are dropped */
+	ENGINE_BACKGROUND_MAX = 256, /* jobs that wait in the background lane; more are dropped */
 };
 
 struct engine_options {
@@ -59,8 +59,8 @@ int engine_submit(struct engine *e, const struct ask *a, struct waiter *w) _must
  * full. Any thread, never blocks. */
 void engine_refresh(struct engine *e, const struct ask *a);
 
-/* Has a variant of the entry made in the background, if one is missing and nobody is at it, and the
- * lane is not full. Any thread, never blocks. */
+/* Has a variant of the entry made in the background, if it is large enough to be worth it, nobody is at
+ * it, and the lane is not full. Any thread, never blocks. */
 void engine_encode(struct engine *e, struct entry *entry, enum entry_coding coding);
 
 /* Whoever waits with that ticket has left: it is answered at once, with `left` set. When nobody else

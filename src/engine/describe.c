@@ -5,6 +5,7 @@
 #include "provost/catalog.h"
 #include "provost/conn.h"
 #include "provost/engine.h"
+#include "provost/key.h"
 
 enum { OID_JSON = 114, OID_JSONB = 3802 };
 
@@ -98,6 +99,7 @@ static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, st
 	r = conn_explain(c, &e->stmt, deadline_us, &plan);
 	if (r == 0)
 		check_plan(e, columns, plan, errs);
+	key_seal(e);
 	return r;
 }
 

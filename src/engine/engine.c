@@ -28,11 +28,10 @@ static bool is_overdue(const struct engine *e, const struct job *j, uint64_t now
 /* All jobs of a lane wait equally long, so the first in it is the first to be overdue. */
 static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 {
-	struct job *j;
-	struct waiters w;
-	do {
+	for (;;) {
+		struct waiters w;
 		pthread_mutex_lock(&e->lock);
-		j = TAILQ_FIRST(&e->lane[lane].jobs);
+		struct job *j = TAILQ_FIRST(&e->lane[lane].jobs);
 		if (j && is_overdue(e, j, now_us)) {
 			(void)lanes_drop_locked(e, lane, &w);
 			e->outcomes[OUTCOME_QUEUE_TIMEOUT]++;
@@ -40,9 +39,10 @@ static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 			j = NULL;
 		}
 		pthread_mutex_unlock(&e->lock);
-		if (j)
-			end_unrun(&j, &w, OUTCOME_QUEUE_TIMEOUT, now_us);
-	} while (j);
+		if (!j)
+			return;
+		end_unrun(&j, &w, OUTCOME_QUEUE_TIMEOUT, now_us);
+	}
 }
 
 /* What was refused for want of something since the last report: one line for all of it, since a
@@ -118,8 +118,10 @@ static void run_encode(struct engine *e, struct job *j)
 	size_t len, n = 0;
 	void *encoded = NULL;
 	const void *body = entry_body(j->entry, &len);
-	(void)encode_body(j->coding, body, len, &encoded, &n);
-	cache_attach(e->cache, j->entry, j->coding, encoded, n);
+	if (encode_body(j->coding, body, len, &encoded, &n) == -ENOMEM)
+		cache_unclaim_variant(e->cache, j->entry, j->coding);
+	else /* NULL when it would not be smaller */
+		cache_attach(e->cache, j->entry, j->coding, encoded, n);
 }
 
 static void run(struct worker *w, struct job *j, const struct engine_options *o,

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "encode.h"
 #include "engine_impl.h"
 
 /* ---- the fills that can be found ----------------------------------------------------- */
@@ -282,7 +283,9 @@ void engine_refresh(struct engine *e, const struct ask *a)
 
 void engine_encode(struct engine *e, struct entry *entry, enum entry_coding coding)
 {
-	if (!cache_claim_variant(e->cache, entry, coding))
+	size_t len;
+	(void)entry_body(entry, &len);
+	if (len < ENCODE_MIN || !cache_claim_variant(e->cache, entry, coding))
 		return;
 	struct job *j = job_new_encode(entry, coding);
 	if (j && admit_background(e, j))

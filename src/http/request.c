@@ -335,8 +335,8 @@ static const char *served_name(const struct request *q)
 /* How much of an aborted answer has left nobody knows, so no bytes are claimed. */
 static void log_request(struct request *q, bool aborted)
 {
-	static const struct answer none;
-	const struct answer *a = q->waiter.job ? &q->waiter.job->answer : &none;
+	static const struct answer nothing;
+	const struct answer *a = q->waiter.job ? &q->waiter.job->answer : &nothing;
 	bool head = !strcmp(q->line.method, "HEAD");
 	const struct log_field sent = LOGU("bytes", head ? 0 : q->sent), none = LOGS("bytes", NULL);
 	log_access("request",

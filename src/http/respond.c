@@ -263,7 +263,7 @@ static unsigned choose_coding(struct request *q, const struct representation *re
 	struct http *h = http_of(q);
 	unsigned available = 0, codings = http_live(h)->codings;
 	*ret_body = rep->identity;
-	if (!rep->entry || !codings || rep->identity.len < ENCODE_MIN)
+	if (!rep->entry || !codings)
 		return CODING_IDENTITY;
 	for (unsigned i = 0; i < CODING_COUNT; i++)
 		if (codings & 1u << i && entry_variant(rep->entry, i, &ret_body->len))

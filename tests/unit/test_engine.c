@@ -4,51 +4,93 @@
 
 #include "provost/conn.h"
 #include "provost/engine.h"
+#include "provost/key.h"
 #include "provost/log.h"
 #include "provost/pool.h"
+#include "provost/tags.h"
 
 static struct relay *relay;
 static struct pool *pool;
+static struct generations *generations;
+static struct cache *cache;
 static struct engine *engine;
 
 /* ---- helpers ------------------------------------------------------------------------- */
 
-/* A request of a test: its job, and what became of it. */
+/* A request of a test, for an endpoint of its own unless it shares another's, and what became of
+ * it. */
 struct asked {
-	struct job job;
+	struct waiter waiter;
 	struct endpoint endpoint;
-	atomic_uint done; /* calls; a job has exactly one */
+	struct catalog catalog;
+	struct buf key;
+	atomic_uint done; /* calls; a waiter has exactly one */
 };
 
-static void count_done(struct job *j)
+static void count_done(struct waiter *w)
 {
-	struct asked *a = (struct asked *)((char *)j - offsetof(struct asked, job));
+	struct asked *a = (struct asked *)((char *)w - offsetof(struct asked, waiter));
 	atomic_fetch_add(&a->done, 1);
 }
 
 static char endpoint_name[] = "test";
 
+static void nothing_to_free(struct snapshot_object *o)
+{
+	(void)o;
+}
+
 static void prepare(struct asked *a, const char *text, int64_t timeout_ms)
 {
+	static atomic_uint_fast64_t fingerprints;
 	*a = (struct asked){0};
 	a->endpoint.name = endpoint_name;
 	a->endpoint.returns = RETURNS_JSON;
 	a->endpoint.timeout_ms = timeout_ms;
+	a->endpoint.cache.off = true;
+	a->endpoint.freshness = (struct freshness){.ttl_ms = 600000};
+	a->endpoint.fingerprint = 1 + atomic_fetch_add(&fingerprints, 1);
 	a->endpoint.stmt = (struct stmt){.sql = xstrdup(text), .sql_len = strlen(text)};
 	stmt_seal(&a->endpoint.stmt);
-	a->job = (struct job){.endpoint = &a->endpoint, .request_id = "r", .done = count_done};
+	key_seal(&a->endpoint);
+	const struct values none = {0};
+	ck_assert_int_eq(key_build(&a->endpoint, &none, &a->key), 0);
+	atomic_init(&a->catalog.object.refs, 1);
+	a->catalog.object.free = nothing_to_free;
+	static atomic_uint_fast64_t tickets;
+	a->waiter = (struct waiter){.done = count_done, .ticket = 1 + atomic_fetch_add(&tickets, 1)};
+}
+
+/* Submits it as a request for what `other` asks for. */
+static int submit_for(struct asked *a, struct asked *other)
+{
+	const struct ask what = {
+	    .catalog = &other->catalog,
+	    .endpoint = &other->endpoint,
+	    .key = cache_key(cache, other->key.data, other->key.len),
+	    .request_id = "r",
+	};
+	return engine_submit(engine, &what, &a->waiter);
 }
 
 static int submit(struct asked *a, const char *text, int64_t timeout_ms)
 {
 	prepare(a, text, timeout_ms);
-	return engine_submit(engine, &a->job);
+	return submit_for(a, a);
+}
+
+static const struct answer *answer_of(const struct asked *a)
+{
+	ck_assert_ptr_nonnull(a->waiter.job);
+	return &a->waiter.job->answer;
 }
 
 static void end(struct asked *a)
 {
-	answer_done(&a->job.answer);
+	job_unref(&a->waiter.job);
 	stmt_done(&a->endpoint.stmt);
+	free(a->endpoint.key_prefix);
+	buf_done(&a->key);
 }
 
 static bool is_done(struct asked *a)
@@ -61,7 +103,7 @@ static enum outcome ask(struct asked *a, const char *text, int64_t timeout_ms)
 {
 	ck_assert_int_eq(submit(a, text, timeout_ms), 0);
 	WAIT_UNTIL(is_done(a));
-	return a->job.answer.outcome;
+	return answer_of(a)->outcome;
 }
 
 static struct engine_stats stats(void)
@@ -90,7 +132,7 @@ static void start(const char *url, unsigned pool_max, int64_t acquire_ms,
 	                         .prepare = true};
 	pool = pool_new(&p);
 	ck_assert_int_eq(pool_start(pool), 0);
-	engine = engine_new(o, pool);
+	engine = engine_new(o, pool, cache, generations);
 	ck_assert_int_eq(engine_start(engine), 0);
 }
 
@@ -100,6 +142,8 @@ static void start_usual(void)
 	start(relay->url, 2, 10000, &o);
 }
 
+static char policy[] = "lru";
+
 static void setup(void)
 {
 	log_set_level(LOG_LEVEL_ERROR);
@@ -107,6 +151,11 @@ static void setup(void)
 	relay = relay_start(0);
 	engine = NULL;
 	pool = NULL;
+	const struct cache_options o = {
+	    .capacity = 16 << 20, .shards = 4, .policy = policy, .max_entry = 1 << 20,
+	    .negative_ttl_ms = 5000};
+	generations = generations_new();
+	cache = cache_new(&o, generations);
 }
 
 static void teardown(void)
@@ -117,6 +166,8 @@ static void teardown(void)
 		pool_stop(pool);
 	engine_free(&engine);
 	pool_free(&pool);
+	cache_free(&cache);
+	generations_free(&generations);
 	relay_stop(&relay);
 	pg_close();
 }
@@ -145,15 +196,16 @@ START_TEST(answers)
 	struct asked a;
 	start_usual();
 	ck_assert_int_eq(ask(&a, PG_ONE, -1), OUTCOME_OK);
-	ck_assert_uint_eq(a.job.answer.body_len, 1);
-	ck_assert_int_eq(*a.job.answer.body, '1');
-	ck_assert_uint_eq(strlen(a.job.answer.etag), 32);
+	ck_assert_uint_eq(answer_of(&a)->body_len, 1);
+	ck_assert_int_eq(*answer_of(&a)->body, '1');
+	static const unsigned char zero[16];
+	ck_assert_mem_ne(answer_of(&a)->etag, zero, sizeof zero);
 	end(&a);
 	ck_assert_int_eq(ask(&a, PG_NONE, -1), OUTCOME_NO_ROW);
 	end(&a);
 	ck_assert_int_eq(ask(&a, REFUSED, -1), OUTCOME_SQL_ERROR);
-	ck_assert_str_eq(a.job.answer.sqlstate, "42501");
-	ck_assert_str_eq(a.job.answer.message, "permission denied for table refused");
+	ck_assert_str_eq(answer_of(&a)->sqlstate, "42501");
+	ck_assert_str_eq(answer_of(&a)->message, "permission denied for table refused");
 	end(&a);
 	ck_assert_uint_eq(stats().jobs, 3);
 	ck_assert_uint_eq(stats().retries, 0);
@@ -165,7 +217,7 @@ START_TEST(a_conflict_is_retried_three_times)
 	struct asked a;
 	start_usual();
 	ck_assert_int_eq(ask(&a, CONFLICT, -1), OUTCOME_SQL_ERROR);
-	ck_assert_str_eq(a.job.answer.sqlstate, "40001");
+	ck_assert_str_eq(answer_of(&a)->sqlstate, "40001");
 	ck_assert_uint_eq(atomic_load(&relay->executed), 4);
 	ck_assert_uint_eq(stats().retries, 3);
 	end(&a);
@@ -182,7 +234,7 @@ START_TEST(a_lost_connection_is_followed_once)
 		relay_cut(relay);
 	}
 	WAIT_UNTIL(is_done(&a));
-	ck_assert_int_eq(a.job.answer.outcome, OUTCOME_DB_LOST);
+	ck_assert_int_eq(answer_of(&a)->outcome, OUTCOME_DB_LOST);
 	ck_assert_uint_eq(atomic_load(&relay->executed), 2);
 	ck_assert_uint_eq(stats().retries, 1);
 	end(&a);
@@ -211,7 +263,7 @@ START_TEST(a_statement_has_its_own_deadline)
 		uint64_t begun = clock_us();
 		ck_assert_int_eq(ask(&a, PG_HANG, 200), OUTCOME_DEADLINE);
 		ck_assert_uint_ge(clock_us() - begun, 200000);
-		ck_assert_uint_ge(a.job.answer.db_us, 200000);
+		ck_assert_uint_ge(answer_of(&a)->db_us, 200000);
 		end(&a);
 		WAIT_UNTIL(atomic_load(&relay->cancels) == i && pg_running() == 0);
 	}
@@ -236,7 +288,7 @@ START_TEST(the_database_is_down)
 		ck_assert_int_eq(submit(&a[i], PG_ONE, -1), 0);
 	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
 		WAIT_UNTIL(is_done(&a[i]));
-		ck_assert_int_eq(a[i].job.answer.outcome, OUTCOME_DB_DOWN);
+		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_DB_DOWN);
 		end(&a[i]);
 	}
 	ck_assert_uint_lt(clock_us() - begun, 5000000);
@@ -253,8 +305,8 @@ START_TEST(the_database_is_silent)
 		ck_assert_int_eq(submit(&a[i], PG_ONE, -1), 0);
 	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
 		WAIT_UNTIL(is_done(&a[i]));
-		ck_assert_int_eq(a[i].job.answer.outcome, OUTCOME_POOL_TIMEOUT);
-		ck_assert_uint_ge(a[i].job.answer.queue_us, 50000);
+		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_POOL_TIMEOUT);
+		ck_assert_uint_ge(answer_of(&a[i])->queue_us, 50000);
 		end(&a[i]);
 	}
 }
@@ -288,8 +340,8 @@ START_TEST(a_full_queue_refuses)
 	ck_assert_int_eq(submit(&more, PG_ONE, -1), 0);
 
 	engine_stop(engine, 0);
-	ck_assert_int_eq(busy.job.answer.outcome, OUTCOME_STOPPING);
-	ck_assert_int_eq(more.job.answer.outcome, OUTCOME_STOPPING);
+	ck_assert_int_eq(answer_of(&busy)->outcome, OUTCOME_STOPPING);
+	ck_assert_int_eq(answer_of(&more)->outcome, OUTCOME_STOPPING);
 	end(&busy);
 	end(&more);
 	end(&waiting[0]);
@@ -303,21 +355,396 @@ START_TEST(jobs_expire_in_the_queue)
 	struct asked busy, waiting[3];
 	start(relay->url, 1, 10000, &o);
 	keep_waiting(&busy, waiting, 3);
-	uint64_t oldest = waiting[0].job.submitted_us, newest = waiting[2].job.submitted_us;
+	uint64_t newest = clock_us();
 
-	engine_expire(engine, oldest + 60000000 - 1);
+	engine_expire(engine, newest);
 	ck_assert_uint_eq(stats().expired, 0);
 	engine_expire(engine, newest + 60000000);
 	ck_assert_uint_eq(stats().expired, 3);
 	ck_assert_uint_eq(stats().waiting, 0);
 	for (size_t i = 0; i < ELEMENTSOF(waiting); i++) {
 		ck_assert_uint_eq(atomic_load(&waiting[i].done), 1);
-		ck_assert_int_eq(waiting[i].job.answer.outcome, OUTCOME_QUEUE_TIMEOUT);
+		ck_assert_int_eq(answer_of(&waiting[i])->outcome, OUTCOME_QUEUE_TIMEOUT);
 		end(&waiting[i]);
 	}
 	ck_assert(!is_done(&busy));
 	engine_stop(engine, 0);
 	end(&busy);
+}
+END_TEST
+
+/* ---- sharing ------------------------------------------------------------------------- */
+
+/* A statement that waits for the test, which holds the lock. */
+#define PG_GATED "SELECT '1'::json FROM pg_advisory_xact_lock_shared(77)"
+
+static void close_gate(void)
+{
+	pg_ask("SELECT pg_advisory_lock(77)");
+}
+
+static void open_gate(void)
+{
+	pg_ask("SELECT pg_advisory_unlock(77)");
+}
+
+/* Begins a gated fill for `first` and waits until its statement runs. */
+static void begin_gated(struct asked *first, bool cached)
+{
+	close_gate();
+	prepare(first, PG_GATED, -1);
+	first->endpoint.cache.off = !cached;
+	ck_assert_int_eq(submit_for(first, first), 0);
+	WAIT_UNTIL(pg_running() == 1);
+}
+
+static void submit_like(struct asked *a, struct asked *first)
+{
+	prepare(a, PG_ONE, -1);
+	ck_assert_int_eq(submit_for(a, first), 0);
+}
+
+static unsigned executed(void)
+{
+	return atomic_load(&relay->executed);
+}
+
+START_TEST(requests_for_one_key_share_one_statement)
+{
+	struct asked first, more[100];
+	start_usual();
+	begin_gated(&first, false);
+	for (size_t i = 0; i < ELEMENTSOF(more); i++)
+		submit_like(&more[i], &first);
+	ck_assert_uint_eq(stats().waiting, 0);
+	open_gate();
+	for (size_t i = 0; i < ELEMENTSOF(more); i++) {
+		WAIT_UNTIL(is_done(&more[i]));
+		ck_assert_ptr_eq(more[i].waiter.job, first.waiter.job);
+		ck_assert(more[i].waiter.collapsed);
+	}
+	ck_assert(!first.waiter.collapsed);
+	ck_assert_int_eq(answer_of(&first)->outcome, OUTCOME_OK);
+	ck_assert_uint_eq(executed(), 1);
+	ck_assert_uint_eq(stats().jobs, 1);
+	ck_assert_uint_eq(stats().collapsed, ELEMENTSOF(more));
+	for (size_t i = 0; i < ELEMENTSOF(more); i++) {
+		ck_assert_uint_eq(atomic_load(&more[i].done), 1);
+		end(&more[i]);
+	}
+	end(&first);
+}
+END_TEST
+
+START_TEST(an_opaque_endpoint_shares_nothing)
+{
+	struct asked first, second;
+	start_usual();
+	close_gate();
+	prepare(&first, PG_GATED, -1);
+	first.endpoint.opaque = endpoint_name;
+	ck_assert_int_eq(submit_for(&first, &first), 0);
+	submit_like(&second, &first);
+	WAIT_UNTIL(pg_running() == 2);
+	open_gate();
+	WAIT_UNTIL(is_done(&first) && is_done(&second));
+	ck_assert_uint_eq(stats().collapsed, 0);
+	end(&second);
+	end(&first);
+}
+END_TEST
+
+START_TEST(who_comes_after_a_change_is_not_given_what_was_begun_before_it)
+{
+	struct asked first, later[3];
+	start_usual();
+	begin_gated(&first, true);
+	tags_raise_endpoint(generations, endpoint_name);
+	for (size_t i = 0; i < ELEMENTSOF(later); i++)
+		submit_like(&later[i], &first);
+	ck_assert_uint_eq(stats().waiting, 1);
+	ck_assert_uint_eq(stats().busy, 1);
+	open_gate();
+	for (size_t i = 0; i < ELEMENTSOF(later); i++) {
+		WAIT_UNTIL(is_done(&later[i]));
+		ck_assert_ptr_ne(later[i].waiter.job, first.waiter.job);
+		ck_assert_ptr_eq(later[i].waiter.job, later[0].waiter.job);
+		ck_assert_int_eq(answer_of(&later[i])->outcome, OUTCOME_OK);
+	}
+	ck_assert_uint_eq(executed(), 2);
+	ck_assert(!first.waiter.job->stored);
+	ck_assert(later[0].waiter.job->stored);
+	for (size_t i = 0; i < ELEMENTSOF(later); i++)
+		end(&later[i]);
+	end(&first);
+}
+END_TEST
+
+START_TEST(who_waits_behind_a_fill_has_the_queues_deadline)
+{
+	struct asked first, later;
+	start_usual();
+	begin_gated(&first, true);
+	tags_raise_endpoint(generations, endpoint_name);
+	submit_like(&later, &first);
+	engine_expire(engine, clock_us() + 60000000);
+	ck_assert(is_done(&later));
+	ck_assert_int_eq(answer_of(&later)->outcome, OUTCOME_QUEUE_TIMEOUT);
+	ck_assert(!is_done(&first));
+	end(&later);
+	open_gate();
+	WAIT_UNTIL(is_done(&first));
+	ck_assert_uint_eq(executed(), 1);
+	end(&first);
+}
+END_TEST
+
+START_TEST(max_stale_lets_later_requests_join)
+{
+	struct asked first, later;
+	start_usual();
+	close_gate();
+	prepare(&first, PG_GATED, -1);
+	first.endpoint.cache.off = false;
+	first.endpoint.freshness.max_stale_ms = 60000;
+	ck_assert_int_eq(submit_for(&first, &first), 0);
+	WAIT_UNTIL(pg_running() == 1);
+	tags_raise_endpoint(generations, endpoint_name);
+	submit_like(&later, &first);
+	open_gate();
+	WAIT_UNTIL(is_done(&first) && is_done(&later));
+	ck_assert_ptr_eq(first.waiter.job, later.waiter.job);
+	ck_assert(first.waiter.job->stored);
+	end(&later);
+	end(&first);
+}
+END_TEST
+
+/* ---- leaving ------------------------------------------------------------------------- */
+
+START_TEST(a_fill_goes_on_for_those_who_stay)
+{
+	struct asked first, second;
+	start_usual();
+	begin_gated(&first, false);
+	submit_like(&second, &first);
+	engine_abandon(engine, first.waiter.ticket);
+	ck_assert(is_done(&first));
+	ck_assert(first.waiter.left);
+	ck_assert_ptr_null(first.waiter.job);
+	ck_assert(!is_done(&second));
+	open_gate();
+	WAIT_UNTIL(is_done(&second));
+	ck_assert_int_eq(answer_of(&second)->outcome, OUTCOME_OK);
+	ck_assert_uint_eq(atomic_load(&relay->cancels), 0);
+	end(&second);
+	end(&first);
+}
+END_TEST
+
+START_TEST(a_fill_that_nobody_waits_for_is_cancelled_and_not_joined)
+{
+	struct asked first, second;
+	start_usual();
+	begin_gated(&first, false);
+	engine_abandon(engine, first.waiter.ticket);
+	ck_assert(is_done(&first));
+	submit_like(&second, &first);
+	WAIT_UNTIL(atomic_load(&relay->cancels) == 1);
+	open_gate();
+	WAIT_UNTIL(is_done(&second));
+	ck_assert_int_eq(answer_of(&second)->outcome, OUTCOME_OK);
+	ck_assert_uint_eq(executed(), 2);
+	end(&second);
+	end(&first);
+}
+END_TEST
+
+START_TEST(a_waiting_job_that_nobody_wants_is_dropped)
+{
+	struct engine_options o = options(1, 10);
+	struct asked busy, waiting[2], parked;
+	start(relay->url, 1, 10000, &o);
+	keep_waiting(&busy, waiting, 2);
+	tags_raise_endpoint(generations, endpoint_name);
+	submit_like(&parked, &busy);
+	ck_assert_uint_eq(stats().waiting, 3);
+	engine_abandon(engine, waiting[0].waiter.ticket);
+	engine_abandon(engine, parked.waiter.ticket);
+	ck_assert(waiting[0].waiter.left && parked.waiter.left);
+	ck_assert_uint_eq(stats().waiting, 1);
+	engine_abandon(engine, 0); /* nobody's */
+	engine_stop(engine, 0);
+	end(&parked);
+	end(&busy);
+	end(&waiting[0]);
+	end(&waiting[1]);
+}
+END_TEST
+
+/* ---- storing ------------------------------------------------------------------------- */
+
+static enum cache_state look_up(struct asked *a, int64_t later_ms)
+{
+	struct cache_found found;
+	cache_get(cache, cache_key(cache, a->key.data, a->key.len), &a->endpoint.freshness,
+	          clock_ms() + (uint64_t)later_ms, &found);
+	entry_unref(&found.entry);
+	return found.state;
+}
+
+static enum outcome ask_cached(struct asked *a, const char *text)
+{
+	prepare(a, text, -1);
+	a->endpoint.cache.off = false;
+	ck_assert_int_eq(submit_for(a, a), 0);
+	WAIT_UNTIL(is_done(a));
+	return answer_of(a)->outcome;
+}
+
+START_TEST(answers_and_absences_are_stored_and_failures_are_not)
+{
+	struct asked a;
+	start_usual();
+	ck_assert_int_eq(ask_cached(&a, PG_ONE), OUTCOME_OK);
+	ck_assert(a.waiter.job->stored);
+	ck_assert_int_eq(look_up(&a, 0), CACHE_FRESH);
+	tags_raise_endpoint(generations, endpoint_name);
+	ck_assert_int_eq(look_up(&a, 0), CACHE_MISS);
+	end(&a);
+	ck_assert_int_eq(ask_cached(&a, PG_NONE), OUTCOME_NO_ROW);
+	ck_assert_int_eq(look_up(&a, 0), CACHE_FRESH);
+	ck_assert_int_eq(look_up(&a, 6000), CACHE_MISS);
+	end(&a);
+	ck_assert_int_eq(ask_cached(&a, REFUSED), OUTCOME_SQL_ERROR);
+	ck_assert_int_eq(look_up(&a, 0), CACHE_MISS);
+	end(&a);
+	ck_assert_int_eq(ask(&a, PG_ONE, -1), OUTCOME_OK); /* cache off */
+	ck_assert_int_eq(look_up(&a, 0), CACHE_MISS);
+	end(&a);
+}
+END_TEST
+
+START_TEST(what_was_stored_meanwhile_is_not_asked_for_again)
+{
+	struct asked first, second;
+	start_usual();
+	ck_assert_int_eq(ask_cached(&first, PG_ONE), OUTCOME_OK);
+	submit_like(&second, &first);
+	WAIT_UNTIL(is_done(&second));
+	ck_assert_int_eq(answer_of(&second)->outcome, OUTCOME_OK);
+	ck_assert_uint_eq(answer_of(&second)->body_len, 1);
+	ck_assert_int_eq(*answer_of(&second)->body, '1');
+	ck_assert_uint_eq(executed(), 1);
+	end(&second);
+	end(&first);
+}
+END_TEST
+
+/* ---- the background ------------------------------------------------------------------ */
+
+static void refresh(struct asked *a)
+{
+	const struct ask what = {
+	    .catalog = &a->catalog,
+	    .endpoint = &a->endpoint,
+	    .key = cache_key(cache, a->key.data, a->key.len),
+	    .request_id = "r",
+	};
+	engine_refresh(engine, &what);
+}
+
+START_TEST(a_refresh_runs_once_and_can_be_joined)
+{
+	struct asked a, b;
+	start_usual();
+	close_gate();
+	prepare(&a, PG_GATED, -1);
+	a.endpoint.cache.off = false;
+	refresh(&a);
+	WAIT_UNTIL(pg_running() == 1);
+	refresh(&a);
+	ck_assert_uint_eq(stats().refreshes, 1);
+	submit_like(&b, &a);
+	engine_abandon(engine, b.waiter.ticket); /* it goes on all the same */
+	ck_assert(b.waiter.left);
+	open_gate();
+	WAIT_UNTIL(stats().busy == 0);
+	ck_assert_int_eq(look_up(&a, 0), CACHE_FRESH);
+	ck_assert_uint_eq(executed(), 1);
+	end(&b);
+	end(&a);
+}
+END_TEST
+
+START_TEST(the_background_has_a_quota)
+{
+	struct engine_options o = options(2, 100);
+	struct asked a[2], b;
+	start(relay->url, 4, 10000, &o);
+	close_gate();
+	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
+		prepare(&a[i], PG_GATED, -1);
+		refresh(&a[i]);
+	}
+	WAIT_UNTIL(pg_running() == 1);
+	ck_assert_uint_eq(stats().refreshes, 2);
+	ck_assert_int_eq(ask(&b, PG_ONE, -1), OUTCOME_OK); /* the other worker is for requests */
+	ck_assert_uint_eq(stats().busy, 1);
+	end(&b);
+	/* Somebody waits for it: it need not wait for the quota any more. */
+	submit_like(&b, &a[1]);
+	WAIT_UNTIL(pg_running() == 2);
+	open_gate();
+	WAIT_UNTIL(is_done(&b));
+	end(&b);
+	WAIT_UNTIL(stats().busy == 0);
+	end(&a[0]);
+	end(&a[1]);
+}
+END_TEST
+
+START_TEST(the_background_lane_is_bounded)
+{
+	enum { MORE = ENGINE_BACKGROUND_MAX + 20 };
+	static struct asked a[MORE];
+	struct engine_options o = options(2, 100);
+	start(relay->url, 4, 10000, &o);
+	close_gate();
+	for (size_t i = 0; i < MORE; i++) {
+		prepare(&a[i], PG_GATED, -1);
+		refresh(&a[i]);
+		if (i == 0)
+			WAIT_UNTIL(pg_running() == 1);
+	}
+	ck_assert_uint_eq(stats().refreshes, ENGINE_BACKGROUND_MAX + 1);
+	engine_stop(engine, 0);
+	open_gate();
+	for (size_t i = 0; i < MORE; i++)
+		end(&a[i]);
+}
+END_TEST
+
+START_TEST(a_body_is_encoded_once)
+{
+	struct asked a;
+	size_t len;
+	start_usual();
+	ck_assert_int_eq(ask_cached(&a, "SELECT to_json(repeat('provost ', 1000))"), OUTCOME_OK);
+	struct cache_found found;
+	cache_get(cache, cache_key(cache, a.key.data, a.key.len), &a.endpoint.freshness, clock_ms(),
+	          &found);
+	ck_assert_ptr_nonnull(found.entry);
+	engine_encode(engine, found.entry, CODING_GZIP);
+	engine_encode(engine, found.entry, CODING_GZIP);
+	ck_assert_uint_eq(stats().encodings, 1);
+	WAIT_UNTIL(entry_variant(found.entry, CODING_GZIP, &len));
+	ck_assert_uint_lt(len, 1000);
+	ck_assert_ptr_null(entry_variant(found.entry, CODING_BR, &len));
+	engine_encode(engine, found.entry, CODING_GZIP);
+	ck_assert_uint_eq(stats().encodings, 1);
+	entry_unref(&found.entry);
+	end(&a);
 }
 END_TEST
 
@@ -329,17 +756,17 @@ START_TEST(stop_answers_what_waits_and_lets_finish_what_runs)
 	struct asked busy, waiting[3], late;
 	start(relay->url, 1, 10000, &o);
 	prepare(&busy, PG_HANG, 500);
-	ck_assert_int_eq(engine_submit(engine, &busy.job), 0);
+	ck_assert_int_eq(submit_for(&busy, &busy), 0);
 	WAIT_UNTIL(pg_running() == 1);
 	for (size_t i = 0; i < ELEMENTSOF(waiting); i++)
 		ck_assert_int_eq(submit(&waiting[i], PG_ONE, -1), 0);
 
 	engine_stop(engine, clock_us() + 10000000);
 	ck_assert_uint_eq(atomic_load(&busy.done), 1);
-	ck_assert_int_eq(busy.job.answer.outcome, OUTCOME_DEADLINE);
+	ck_assert_int_eq(answer_of(&busy)->outcome, OUTCOME_DEADLINE);
 	for (size_t i = 0; i < ELEMENTSOF(waiting); i++) {
 		ck_assert_uint_eq(atomic_load(&waiting[i].done), 1);
-		ck_assert_int_eq(waiting[i].job.answer.outcome, OUTCOME_STOPPING);
+		ck_assert_int_eq(answer_of(&waiting[i])->outcome, OUTCOME_STOPPING);
 		end(&waiting[i]);
 	}
 	end(&busy);
@@ -363,7 +790,7 @@ START_TEST(stop_waits_no_longer_than_told)
 	ck_assert_uint_lt(clock_us() - begun, 5000000);
 	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
 		ck_assert_uint_eq(atomic_load(&a[i].done), 1);
-		ck_assert_int_eq(a[i].job.answer.outcome, OUTCOME_STOPPING);
+		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_STOPPING);
 		end(&a[i]);
 	}
 }
@@ -384,7 +811,7 @@ static void *submit_often(void *arg)
 		int r = submit(&a, *accepted % 5 ? PG_ONE : PG_NONE, -1);
 		if (r == 0) {
 			WAIT_UNTIL(is_done(&a));
-			enum outcome o = a.job.answer.outcome;
+			enum outcome o = answer_of(&a)->outcome;
 			ck_assert(o == OUTCOME_OK || o == OUTCOME_NO_ROW ||
 			          o == OUTCOME_QUEUE_TIMEOUT || o == OUTCOME_STOPPING);
 			ck_assert_uint_eq(atomic_load(&a.done), 1);
@@ -480,6 +907,20 @@ int main(void)
 	tcase_add_test(c, the_database_is_silent);
 	tcase_add_test(c, a_full_queue_refuses);
 	tcase_add_test(c, jobs_expire_in_the_queue);
+	tcase_add_test(c, requests_for_one_key_share_one_statement);
+	tcase_add_test(c, an_opaque_endpoint_shares_nothing);
+	tcase_add_test(c, who_comes_after_a_change_is_not_given_what_was_begun_before_it);
+	tcase_add_test(c, who_waits_behind_a_fill_has_the_queues_deadline);
+	tcase_add_test(c, max_stale_lets_later_requests_join);
+	tcase_add_test(c, a_fill_goes_on_for_those_who_stay);
+	tcase_add_test(c, a_fill_that_nobody_waits_for_is_cancelled_and_not_joined);
+	tcase_add_test(c, a_waiting_job_that_nobody_wants_is_dropped);
+	tcase_add_test(c, answers_and_absences_are_stored_and_failures_are_not);
+	tcase_add_test(c, what_was_stored_meanwhile_is_not_asked_for_again);
+	tcase_add_test(c, a_refresh_runs_once_and_can_be_joined);
+	tcase_add_test(c, the_background_has_a_quota);
+	tcase_add_test(c, the_background_lane_is_bounded);
+	tcase_add_test(c, a_body_is_encoded_once);
 	tcase_add_test(c, stop_answers_what_waits_and_lets_finish_what_runs);
 	tcase_add_test(c, stop_waits_no_longer_than_told);
 	tcase_add_test(c, is_configured_while_threads_submit);
