@@ -124,7 +124,7 @@ static bool claim_refresh_locked(struct entry *e, uint64_t now_ms)
 
 static void count_hit_locked(struct shard *s, enum cache_state state)
 {
-	s->n.hits++;
+	s->hits++;
 	if (state == CACHE_SWR)
 		s->n.swr++;
 	else if (state == CACHE_MAX_STALE)
@@ -140,7 +140,7 @@ static void get_locked(struct cache *c, struct shard *s, struct entry *e, const 
 	note_locked(s, e, invalid, v.left_ms <= 0);
 	ret->state = v.state;
 	if (v.state == CACHE_MISS) {
-		s->n.misses++;
+		s->misses++;
 		ret->expired = true;
 		ret->stale = v.stale;
 		return;
@@ -167,7 +167,7 @@ void cache_get(struct cache *c, struct cache_key key, const struct freshness *f,
 	if (e)
 		get_locked(c, s, e, f, now_ms, ret);
 	else
-		s->n.misses++;
+		s->misses++;
 	pthread_mutex_unlock(&s->lock);
 }
 

@@ -34,8 +34,11 @@ struct variant {
 };
 
 struct entry {
-	unsigned magic;
+	/* These sixteen bytes, which malloc aligns so that they share a cache line, are all that a
+	 * hit writes. */
 	_Atomic unsigned refs;
+	uint32_t moved; /* recency's */
+	uint64_t hits;
 	struct entry *next; /* in its bucket, or among the detached */
 	uint64_t hash;
 	uint64_t start;
@@ -43,8 +46,7 @@ struct entry {
 	uint32_t key_len;
 	uint16_t slots;
 	uint16_t shave; /* of 65536ths: how much of a twentieth of its ttl it goes without */
-	uint64_t hits;
-	uint32_t moved; /* recency's */
+	unsigned magic;
 	uint8_t kind;
 	uint8_t flags;
 	size_t body_len;

@@ -24,7 +24,7 @@ enum {
 };
 
 struct counters {
-	uint64_t hits, swr, max_stale, misses, stale_if_error;
+	uint64_t swr, max_stale, stale_if_error;
 	uint64_t stores, evictions, expirations, invalidations, refused, outdated;
 };
 
@@ -34,10 +34,12 @@ struct rules {
 	int64_t negative_ttl_ms;
 };
 
-/* The lock and what finds an entry share a cache line; the next ones are what a hit writes. */
+/* A hit writes to the first cache line only: each line that two threads write to in turn costs as
+ * much as a lookup does. */
 struct shard {
 	_Alignas(SHARD_ALIGN) pthread_mutex_t lock; /* guards all of this, and its linked entries */
-	struct table table;
+	uint64_t hits, misses;
+	_Alignas(SHARD_ALIGN / 2) struct table table;
 	struct counters n;
 	struct recency bodies, absences;
 	struct top top;

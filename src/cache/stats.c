@@ -35,10 +35,10 @@ static void add_locked(struct cache_stats *to, const struct shard *s)
 	to->entries += s->bodies.count + s->absences.count;
 	to->absences += s->absences.count;
 	to->bytes += (uint64_t)shard_bytes_locked(s);
-	to->hits += s->n.hits;
+	to->hits += s->hits;
 	to->swr += s->n.swr;
 	to->max_stale += s->n.max_stale;
-	to->misses += s->n.misses;
+	to->misses += s->misses;
 	to->stale_if_error += s->n.stale_if_error;
 	to->stores += s->n.stores;
 	to->evictions += s->n.evictions;
