@@ -32,7 +32,13 @@ enum {
 	CACHE_SLOTS_MAX = 256,   /* of one entry */
 	CACHE_TOP = 10,          /* of the report */
 	CACHE_REFRESH_MS = 1000, /* between two callers told to refresh one entry */
+	CACHE_SWEEP_TURN = 1024, /* calls of cache_sweep that look at everything once */
 };
+
+/* Makes malloc give back what the cache frees: one arena, and large blocks mapped one by one. Once,
+ * by main, before there are threads. What a process takes is then close to `capacity`; it is up to
+ * a third more otherwise. */
+void cache_tune_allocator(void);
 
 struct cache_options {
 	int64_t capacity; /* bytes */
@@ -46,8 +52,8 @@ struct cache_options {
 struct cache *cache_new(const struct cache_options *o, struct generations *g);
 /* No other thread may use it any more; entries still referenced live on. */
 void cache_free(struct cache **c);
-/* Applies everything but `shards`. A smaller capacity evicts at once, a shard at a time, in bounded
- * pieces per lock. */
+/* Applies everything but `shards`, to what is stored as well, but for max_entry. A smaller capacity
+ * evicts at once, a shard at a time, in bounded pieces per lock. One caller at a time. */
 void cache_configure(struct cache *c, const struct cache_options *o);
 
 /* ---- keys ---------------------------------------------------------------------------- */
@@ -64,7 +70,8 @@ struct cache_key cache_key(const struct cache *c, const void *bytes, size_t len)
 
 enum entry_kind {
 	ENTRY_BODY,
-	ENTRY_ABSENCE, /* there is no such thing: no body, fresh for negative_ttl, never stale */
+	ENTRY_ABSENCE, /* there is no such thing: no body, never stale, fresh for negative_ttl (or the
+	                  endpoint's ttl, when that is less) */
 };
 
 /* What an entry is made of; everything is copied. */
@@ -111,7 +118,7 @@ enum cache_state {
 struct cache_found {
 	enum cache_state state;
 	struct entry *entry; /* a reference, the caller's; NULL on a miss */
-	int64_t ttl_ms;      /* left; negative: past */
+	int64_t ttl_ms;      /* left; 0 or less: past, or (then 0 at most) invalidated */
 	int64_t age_ms;      /* since its statement was sent */
 	bool refresh; /* CACHE_SWR: this caller starts the refresh. True for one caller per entry and
 	                 CACHE_REFRESH_MS. */
@@ -126,7 +133,8 @@ void cache_get(struct cache *c, struct cache_key key, const struct freshness *f,
                struct cache_found *ret);
 
 /* What may answer a request for which the database has failed: the entry, whatever became of it, up
- * to `stale_if_error` past its ttl. False, and nothing in `ret`, when there is none. Counted as a
+ * to `stale_if_error` past its ttl. False, and nothing in `ret`, when there is none; always so for
+ * absences, and where stale_if_error is 0. `state` is what cache_get would have said. Counted as a
  * stale answer. */
 bool cache_get_stale(struct cache *c, struct cache_key key, const struct freshness *f,
                      uint64_t now_ms, struct cache_found *ret);
@@ -137,30 +145,31 @@ struct entry *cache_peek(struct cache *c, struct cache_key key, const struct fre
 
 /* ---- storing ------------------------------------------------------------------------- */
 
-/* Stores the entry, replacing the key's, and takes a reference of its own. 0; -ESTALE: one of its
- * tags was raised since its start (and max_stale does not allow for it); -E2BIG: larger than may be
- * stored; -ECANCELED: with these rules it could never be served. An entry is put once. */
+/* Stores the entry, replacing the key's, and takes a reference of its own. 0, also when the key's
+ * was begun after this one, and stays; -ESTALE: one of its tags was raised since its start (and
+ * max_stale does not allow for it); -E2BIG: larger than may be stored; -ECANCELED: with these rules
+ * it could never be served. An entry is stored at most once. */
 int cache_put(struct cache *c, struct entry *e, const struct freshness *f,
               uint64_t now_ms) _must_check_;
 
 /* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. */
-bool cache_would_store(struct cache *c, size_t bytes);
+bool cache_would_store(const struct cache *c, size_t bytes);
 
-/* Whether this caller is to make the variant: true for one caller per entry and coding, until
- * cache_attach. */
+/* Whether this caller is to make the variant: true for one caller per entry and coding, while the
+ * entry is in the cache. Whoever it is calls cache_attach or cache_unclaim_variant. */
 bool cache_claim_variant(struct cache *c, struct entry *e, enum entry_coding coding);
 /* Gives a claim back: somebody else may make it. */
 void cache_unclaim_variant(struct cache *c, struct entry *e, enum entry_coding coding);
 /* Attaches what the one who claimed made: `bytes`, allocated with malloc, is taken over. NULL: it is
  * of no use (no smaller), and not to be tried again. Dropped when the entry has left the cache
- * meanwhile, or would become too large. */
+ * meanwhile, or would become larger than may be stored. */
 void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, void *bytes,
                   size_t len);
 
 /* ---- keeping ------------------------------------------------------------------------- */
 
-/* Looks at a bounded part of the entries and frees those that can never be served again. Janitor,
- * every 10 ms: a turn over everything takes some ten seconds. */
+/* Looks at a bounded part of the entries and frees those that can never be served again, by the rules
+ * that they were put with. Janitor, every 10 ms: a turn over everything takes some ten seconds. */
 void cache_sweep(struct cache *c, uint64_t now_ms);
 
 struct cache_top {
