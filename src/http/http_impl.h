@@ -151,6 +151,7 @@ struct http {
 	bool quiesced;
 	char *listen;
 	unsigned threads, max_connections;
+	size_t max_url; /* bytes that connections have memory for */
 	atomic_int phase; /* enum http_phase */
 
 	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */

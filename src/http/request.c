@@ -86,12 +86,22 @@ static bool is_sane_id(const char *s)
 	return n > 0 && n <= REQUEST_ID_MAX && !s[n];
 }
 
+/* 16 hexadecimal digits. */
+static void make_id(char *to)
+{
+	static const char digits[] = "0123456789abcdef";
+	uint64_t n = jitter(UINT64_MAX);
+	for (size_t i = 0; i < 16; i++, n >>= 4)
+		*to++ = digits[n & 15];
+	*to = '\0';
+}
+
 static void set_id(struct request *q)
 {
 	if (q->head.request_id && is_sane_id(q->head.request_id))
 		strcpy(q->id, q->head.request_id);
 	else
-		snprintf(q->id, sizeof q->id, "%016llx", (unsigned long long)jitter(UINT64_MAX));
+		make_id(q->id);
 }
 
 /* The first call. An answer queued here closes the connection, which is what a head that cannot be

@@ -22,36 +22,68 @@ static void add_timing(struct request *q, struct MHD_Response *r)
 	add(r, "Server-Timing", text);
 }
 
+/* Formatting by hand what every hit formats: printf took a tenth of a hit's time of ours. */
+static char *put_text(char *to, const char *s)
+{
+	return stpcpy(to, s);
+}
+
+static char *put_number(char *to, int64_t n)
+{
+	char digits[20], *d = digits + sizeof digits;
+	uint64_t u = n < 0 ? -(uint64_t)n : (uint64_t)n;
+	do
+		*--d = (char)('0' + u % 10);
+	while (u /= 10);
+	if (n < 0)
+		*to++ = '-';
+	size_t len = (size_t)(digits + sizeof digits - d);
+	memcpy(to, d, len);
+	to[len] = '\0';
+	return to + len;
+}
+
+/* Whole seconds, rounded down: what has less than one left is not fresh for one. */
+static int64_t seconds(int64_t ms)
+{
+	return (ms - (ms < 0 ? 999 : 0)) / 1000;
+}
+
+static void add_hit(struct request *q, struct MHD_Response *r)
+{
+	static const char *const detail[] = {
+	    [SERVED_HIT] = "",
+	    [SERVED_SWR] = "; detail=swr",
+	    [SERVED_MAX_STALE] = "; detail=max-stale",
+	    [SERVED_STALE_IF_ERROR] = "; detail=stale-if-error",
+	};
+	char text[80];
+	put_text(put_number(put_text(text, "provost; hit; ttl="), seconds(q->ttl_ms)),
+	         detail[q->served]);
+	add(r, "Cache-Status", text);
+	put_number(text, q->age_ms / 1000);
+	add(r, "Age", text);
+}
+
 /* RFC 9211. */
 static void add_cache_status(struct request *q, struct MHD_Response *r)
 {
-	static const char *const how[SERVED_COUNT] = {
-	    [SERVED_HIT] = "hit",
-	    [SERVED_SWR] = "swr",
-	    [SERVED_MAX_STALE] = "max-stale",
-	    [SERVED_STALE_IF_ERROR] = "stale-if-error",
+	static const char *const fwd[SERVED_COUNT] = {
 	    [SERVED_MISS] = "miss",
 	    [SERVED_EXPIRED] = "stale",
 	    [SERVED_BYPASS] = "bypass",
 	};
 	char text[80];
+	bool stored = q->waiter.job && q->waiter.job->stored;
 	if (q->served < SERVED_MISS) {
-		/* Whole seconds, rounded down: what has less than one left is not fresh for one. */
-		long long s = (q->ttl_ms - (q->ttl_ms < 0 ? 999 : 0)) / 1000;
-		snprintf(text, sizeof text, "provost; hit; ttl=%lld%s%s", s,
-		         q->served == SERVED_HIT ? "" : "; detail=",
-		         q->served == SERVED_HIT ? "" : how[q->served]);
-	} else {
-		bool stored = q->waiter.job && q->waiter.job->stored;
-		snprintf(text, sizeof text, "provost; fwd=%s%s%s", how[q->served],
-		         stored && !q->waiter.collapsed ? "; stored" : "",
-		         q->waiter.collapsed ? "; collapsed" : "");
-	}
-	add(r, "Cache-Status", text);
-	if (q->served >= SERVED_MISS)
+		add_hit(q, r);
 		return;
-	snprintf(text, sizeof text, "%lld", (long long)q->age_ms / 1000);
-	add(r, "Age", text);
+	}
+	snprintf(text, sizeof text, "provost; fwd=%s%s", fwd[q->served],
+	         q->waiter.collapsed ? "; collapsed"
+	         : stored            ? "; stored"
+	                             : "");
+	add(r, "Cache-Status", text);
 }
 
 /* Everything that all answers carry. */

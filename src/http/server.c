@@ -12,8 +12,11 @@
 
 enum {
 	RESERVE = 64,                 /* connections beyond max_connections, to be told 503 */
-	CONNECTION_MEMORY = 64 << 10, /* of libmicrohttpd, for one request's head and an answer's */
+	/* Of libmicrohttpd's memory for one request's head and its answer's, beyond the target.
+	 * It zeroes all of it between two requests: with 64 KiB that was a seventh of a hit. */
+	HEAD_MEMORY = 8 << 10,
 	LEFT_AT_ONCE = 128,           /* requests whose callers have left, in one sweep */
+	MAX_URL_MIN = 8 << 10, /* that memory is made for: a reload may raise max_url that far */
 	PROGRESS = 64 << 10,          /* bytes of its answer that a client takes per idle_timeout */
 	FIRST_REQUEST_MS = 500, /* how long a stop waits for the first request of a connection */
 };
@@ -33,7 +36,11 @@ void http_configure(struct http *h, const struct http_options *o)
 	l->object.free = live_free;
 	for (size_t i = 0; i < o->origins.count; i++)
 		strlist_add(&l->origins, o->origins.item[i], strlen(o->origins.item[i]));
-	l->max_url = (size_t)o->max_url;
+	l->max_url = MIN((size_t)o->max_url, h->max_url);
+	if (l->max_url < (size_t)o->max_url)
+		log_warn("max_url: connections have memory for the length that the server was "
+		         "started with; a longer one needs a restart",
+		         LOGU("max_url", l->max_url));
 	l->max_body = (size_t)o->max_body;
 	l->idle_timeout_ms = (uint64_t)o->idle_timeout_ms;
 	l->header_timeout_ms = (uint64_t)o->header_timeout_ms;
@@ -237,6 +244,7 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->listen = xstrdup(o->listen);
 	h->threads = thread_count(o);
 	h->max_connections = o->max_connections;
+	h->max_url = MAX((size_t)o->max_url, (size_t)MAX_URL_MIN);
 	h->live = snapshot_new();
 	h->index = snapshot_new();
 	snapshot_set(h->index, &index_new(NULL)->object);
@@ -267,7 +275,7 @@ int http_start(struct http *h, struct errors *errs)
 	    /* first: it is used while the others are read */
 	    MHD_OPTION_EXTERNAL_LOGGER, log_daemon, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
 	    MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
-	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, h->max_url + HEAD_MEMORY,
 	    MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL,
 	    MHD_OPTION_URI_LOG_CALLBACK, request_begin, h, MHD_OPTION_NOTIFY_COMPLETED,
 	    request_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_ARRAY,
