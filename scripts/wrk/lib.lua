@@ -5,8 +5,8 @@
 --   PROVOST_IDS      a file of ids for data that are not the demo's, `KIND ID` a line, the most wanted
 --                    first; KIND is course, institution, user or category
 --   PROVOST_SEED     of the choices (1); each thread has its own, derived from it
---   PROVOST_COUNT    0: do not look at the answers. wrk copies each into Lua to be looked at, which is
---                    most of what a script costs; what the server counted is printed all the same.
+--   PROVOST_COUNT    0: do not look at the answers. wrk copies each into Lua to be looked at, which costs
+--                    it about a tenth of its rate; what the server counted is printed all the same.
 --
 -- Besides wrk's figures: the hit rate by the answers' Cache-Status (RFC 9211), answers that were not 2xx
 -- by status, and the differences of what GET /api/admin/cache counts.
