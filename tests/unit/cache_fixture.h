@@ -20,11 +20,11 @@ static struct freshness rules; /* of what the helpers below put and get */
 static void fixture(int64_t capacity, unsigned shards)
 {
 	options = (struct cache_options){
-		.capacity = capacity,
-		.shards = shards,
-		.policy = (char *)(uintptr_t)"lru",
-		.max_entry = 4 * MIB,
-		.negative_ttl_ms = 100,
+	    .capacity = capacity,
+	    .shards = shards,
+	    .policy = (char *)(uintptr_t) "lru",
+	    .max_entry = 4 * MIB,
+	    .negative_ttl_ms = 100,
 	};
 	rules = (struct freshness){.ttl_ms = 1000};
 	g = generations_new();
@@ -59,15 +59,15 @@ static inline struct entry *make_sized(enum entry_kind kind, struct cache_key k,
                                        size_t len, gen_slot slot)
 {
 	struct entry_parts p = {
-		.kind = kind,
-		.key = k,
-		.body = body,
-		.body_len = len,
-		.etag = "0123456789abcde",
-		.slot = &slot,
-		.slots = 1,
-		.start = generations_now(g),
-		.started_ms = T0,
+	    .kind = kind,
+	    .key = k,
+	    .body = body,
+	    .body_len = len,
+	    .etag = "0123456789abcde",
+	    .slot = &slot,
+	    .slots = 1,
+	    .start = generations_now(g),
+	    .started_ms = T0,
 	};
 	struct entry *e = entry_new(&p);
 

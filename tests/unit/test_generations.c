@@ -175,7 +175,8 @@ static void *raise_and_tell(void *arg)
 	return NULL;
 }
 
-/* With one raiser of one slot its n-th raise is V = n: what began before it is told apart exactly. */
+/* With one raiser of one slot its n-th raise is V = n: what began before it is told apart exactly.
+ */
 START_TEST(raise_that_returned_is_seen_everywhere)
 {
 	struct watched w = {0};
