@@ -4,6 +4,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/kdf.h>
+#include <openssl/params.h>
 #include <sodium.h>
 
 #include "jose.h"
@@ -30,11 +31,11 @@ static bool derive(const struct secret *s, unsigned char key[KEY_LEN])
 	bool ok;
 	/* No salt is the same as an empty one (RFC 5869, section 2.2). */
 	OSSL_PARAM params[] = {
-	    OSSL_PARAM_utf8_string(OSSL_KDF_PARAM_DIGEST, sha256, sizeof sha256 - 1),
-	    OSSL_PARAM_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)secret_bytes(s),
+	    OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, sha256, 0),
+	    OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)secret_bytes(s),
 	                            secret_len(s)),
-	    OSSL_PARAM_octet_string(OSSL_KDF_PARAM_INFO, info, sizeof info - 1),
-	    OSSL_PARAM_END,
+	    OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info, sizeof info - 1),
+	    OSSL_PARAM_construct_end(),
 	};
 
 	ok = ctx && EVP_KDF_derive(ctx, key, KEY_LEN, params) == 1;
