@@ -4,7 +4,7 @@
 static int64_t cost_of(size_t len, enum entry_kind kind)
 {
 	static const char zeros[4 * MIB];
-	struct entry *e = make_sized(kind, key("key-00"), zeros, len, 1);
+	struct entry *e = make_sized(kind, key("key-0"), zeros, len, 1);
 	int64_t n = entry_charge(e);
 
 	entry_unref(&e);
@@ -291,7 +291,7 @@ START_TEST(everything_is_found_while_the_table_changes)
 	for (unsigned i = 0; i < 3000; i++) {
 		put_number(i, 10, ENTRY_BODY);
 		changing += c->shard[0].table.old != NULL;
-		for (unsigned k = 0; k <= i; k += 1 + k / 50)
+		for (unsigned k = 0; k <= i; k += 1 + k / 8)
 			ck_assert(is_there(k));
 	}
 	ck_assert_uint_gt(changing, 100);
