@@ -82,7 +82,7 @@ struct cache_policy {
 	bool set; /* a @cache line stands in the file */
 	int64_t ttl_ms, swr_ms, max_stale_ms, stale_if_error_ms;
 	struct strlist tags;
-	bool vary_sub, vary_role;
+	bool vary_sub, vary_role, vary_claims;
 };
 
 /* One entry of @depends. */
@@ -138,6 +138,12 @@ struct endpoint {
 	unsigned auth_line; /* where the SQL first names the caller (:auth_…); 0: nowhere */
 	struct stmt stmt;   /* the statement, `:name` rewritten to `$n` */
 };
+
+/* Whether its answers depend on who is calling. */
+static inline bool endpoint_varies(const struct endpoint *e)
+{
+	return e->cache.vary_sub || e->cache.vary_role || e->cache.vary_claims;
+}
 
 /* Whether its answers are stored, and whether requests for the same key share one fill. */
 static inline bool endpoint_is_cached(const struct endpoint *e)

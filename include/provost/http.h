@@ -16,6 +16,7 @@
 #include "provost/freshness.h"
 #include "provost/strlist.h"
 
+struct auth;
 struct cache;
 struct catalog;
 struct engine;
@@ -53,6 +54,7 @@ struct http_parts {
 	struct cache *cache;
 	struct generations *generations;
 	struct engine *engine;
+	struct auth *auth;
 	struct pool *pool;
 };
 

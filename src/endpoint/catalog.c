@@ -44,17 +44,12 @@ static void reserved_check(const struct endpoint *e, struct errors *errs)
 			           "`%s` is a path of Provost's own: take another", e->route);
 }
 
-/* The one place that says what files may ask for and this server does not do: reads without a
- * caller are served, nothing else. */
+/* The one place that says what files may ask for and this server does not do. */
 static void served_check(const struct endpoint *e, struct errors *errs)
 {
 	if (e->method != METHOD_GET)
 		errors_add(errs, e->file, e->route_line,
 		           "%s is not served yet: only GET endpoints are", method_name(e->method));
-	if (e->auth_line > 0)
-		errors_add(errs, e->file, e->auth_line,
-		           "callers are not identified yet, so :auth_sub, :auth_role and "
-		           ":auth_claims have no value");
 }
 
 /* ---- one file ------------------------------------------------------------------------ */

@@ -16,38 +16,65 @@ void key_seal(struct endpoint *e)
 	memcpy(e->key_prefix + name, &e->fingerprint, sizeof(e->fingerprint));
 }
 
-int key_build(const struct endpoint *e, const struct values *v, struct buf *out)
+static void add(struct buf *out, const char *text)
+{
+	buf_addc(out, text ? TEXT : NOTHING);
+	if (text)
+		buf_add(out, text, strlen(text) + 1);
+}
+
+int key_build(const struct endpoint *e, const struct values *v, const struct key_caller *caller,
+              struct buf *out)
 {
 	size_t start = out->len;
 
 	ALWAYS(e->key_prefix && v->count == e->params);
 	buf_add(out, e->key_prefix, e->key_prefix_len);
-	for (size_t i = 0; i < v->count; i++) {
-		const char *text = values_get(v, i);
-
-		buf_addc(out, text ? TEXT : NOTHING);
-		if (text)
-			buf_add(out, text, strlen(text) + 1);
-	}
+	for (size_t i = 0; i < v->count; i++)
+		add(out, values_get(v, i));
+	if (e->cache.vary_sub)
+		add(out, caller->subject);
+	if (e->cache.vary_role)
+		add(out, caller->roles);
+	if (e->cache.vary_claims)
+		add(out, caller->claims);
 	if (!out->failed)
 		return 0;
 	out->len = start;
 	return -ENOMEM;
 }
 
-void key_values(const struct endpoint *e, const void *key, size_t len, const char **value)
+static const char *take(const char **p, const char *end)
+{
+	const char *text = NULL;
+
+	ALWAYS(*p < end);
+	if (*(*p)++ == TEXT) {
+		text = *p;
+		*p += strnlen(text, (size_t)(end - text)) + 1;
+	}
+	return text;
+}
+
+void key_values(const struct endpoint *e, const void *key, size_t len, const char **value,
+                struct key_caller *ret_caller)
 {
 	const char *p = key, *end = p + len;
+	struct key_caller caller = {0};
 
 	ALWAYS(len >= e->key_prefix_len && memcmp(p, e->key_prefix, e->key_prefix_len) == 0);
 	p += e->key_prefix_len;
-	for (size_t i = 0; i < e->params; i++) {
-		ALWAYS(p < end);
-		value[i] = *p++ == TEXT ? p : NULL;
-		if (value[i])
-			p += strnlen(p, (size_t)(end - p)) + 1;
-	}
+	for (size_t i = 0; i < e->params; i++)
+		value[i] = take(&p, end);
+	if (e->cache.vary_sub)
+		caller.subject = take(&p, end);
+	if (e->cache.vary_role)
+		caller.roles = take(&p, end);
+	if (e->cache.vary_claims)
+		caller.claims = take(&p, end);
 	ALWAYS(p == end);
+	if (ret_caller)
+		*ret_caller = caller;
 }
 
 const char *key_endpoint(const void *key)

@@ -67,8 +67,9 @@ static void use_auth(struct parse *ps, enum bind_source source)
 
 	if (e->auth_line == 0)
 		e->auth_line = ps->line;
-	e->cache.vary_sub |= source != BIND_AUTH_ROLE;
-	e->cache.vary_role |= source != BIND_AUTH_SUB;
+	e->cache.vary_sub |= source == BIND_AUTH_SUB;
+	e->cache.vary_role |= source == BIND_AUTH_ROLE;
+	e->cache.vary_claims |= source == BIND_AUTH_CLAIMS;
 }
 
 static size_t use_given(struct parse *ps, size_t i)

@@ -24,7 +24,7 @@ static bool answer_from_cache(struct engine *e, struct job *j)
 static void note_tags(struct engine *e, struct job *j)
 {
 	const char *value[ENDPOINT_PARAMS_MAX];
-	key_values(j->endpoint, j->key.bytes, j->key.len, value);
+	key_values(j->endpoint, j->key.bytes, j->key.len, value, NULL);
 	j->slots = tags_of(e->generations, j->endpoint, value, j->slot, ELEMENTSOF(j->slot));
 }
 

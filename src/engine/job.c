@@ -11,16 +11,33 @@ static size_t size_of_fill(const struct ask *a, size_t *ret_id_len)
 	       a->key.len;
 }
 
-/* The values of the statement's binds, which are those of the parameters in another order. */
+static const char *value_of(const struct bind *b, const char *const *param,
+                            const struct key_caller *caller)
+{
+	switch (b->source) {
+	case BIND_PARAM:
+		return param[b->index];
+	case BIND_AUTH_SUB:
+		return caller->subject;
+	case BIND_AUTH_ROLE:
+		return caller->roles;
+	case BIND_AUTH_CLAIMS:
+		return caller->claims;
+	default:
+		ALWAYS(!"a GET has no body");
+		return NULL;
+	}
+}
+
+/* The values of the statement's binds, all of which are in the key. */
 static void bind(struct job *j, const char **value)
 {
 	const struct stmt *s = &j->endpoint->stmt;
 	const char *param[ENDPOINT_PARAMS_MAX];
-	key_values(j->endpoint, j->key.bytes, j->key.len, param);
-	for (size_t i = 0; i < s->binds; i++) {
-		ALWAYS(s->bind[i].source == BIND_PARAM);
-		value[i] = param[s->bind[i].index];
-	}
+	struct key_caller caller;
+	key_values(j->endpoint, j->key.bytes, j->key.len, param, &caller);
+	for (size_t i = 0; i < s->binds; i++)
+		value[i] = value_of(&s->bind[i], param, &caller);
 	j->values = value;
 }
 

@@ -44,13 +44,14 @@ static enum MHD_Result readyz(struct request *q)
 
 static const struct {
 	const char *path;
+	bool is_public; /* else for administrators */
 	enum MHD_Result (*get)(struct request *q);
 	enum MHD_Result (*delete)(struct request *q); /* or NULL */
 } BUILTINS[] = {
-    {"/", index_answer, NULL},
-    {"/livez", livez, NULL},
-    {"/readyz", readyz, NULL},
-    {"/api/admin/cache", report_cache, report_invalidate},
+    {"/", true, index_answer, NULL},
+    {"/livez", true, livez, NULL},
+    {"/readyz", true, readyz, NULL},
+    {"/api/admin/cache", false, report_cache, report_invalidate},
 };
 
 bool builtin_answer(struct request *q, enum MHD_Result *ret)

@@ -9,7 +9,7 @@ static const char NOT_WHOLE[] = "The header is not made of whole lines.";
 struct reading {
 	struct head *head;
 	const char *next; /* where the next field line begins */
-	unsigned hosts, lengths, codings;
+	unsigned hosts, lengths, codings, authorizations, cookies;
 	bool chunked;
 };
 
@@ -95,6 +95,13 @@ static const char *trim(const char *value, size_t n)
 	return value;
 }
 
+static unsigned read_credential(struct auth_field *f, const char *value, size_t n)
+{
+	f->data = trim(value, n);
+	f->len = strlen(f->data);
+	return 1;
+}
+
 static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t n,
                                   const char *value, size_t value_n)
 {
@@ -124,10 +131,14 @@ static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char
 		h->request_id = trim(value, value_n);
 	else if (is(name, n, "access-control-request-method"))
 		h->preflight_method = trim(value, value_n);
+	else if (is(name, n, "authorization"))
+		r->authorizations += read_credential(&h->credentials.authorization, value, value_n);
+	else if (is(name, n, "cookie"))
+		r->cookies += read_credential(&h->credentials.cookie, value, value_n);
+	else if (is(name, n, "sec-fetch-site"))
+		h->fetch_site = trim(value, value_n);
 	else if (is_of_proxy(name, n))
-		refuse(h, 403,
-		       "Requests that came through a proxy are refused, because callers are not "
-		       "identified: this server answers its own machine only.");
+		h->proxied = true;
 	return MHD_YES;
 }
 
@@ -185,6 +196,8 @@ void head_read(struct MHD_Connection *c, const struct request_line *l, size_t ma
 		refuse(ret, 400, "HTTP/1.0 has no Transfer-Encoding.");
 	if (ret->length > max_body)
 		refuse(ret, 413, "The body is larger than this server accepts.");
-	if (!ret->status && !head_is_local((struct slice){ret->host, strlen(ret->host)}))
-		refuse(ret, 403, HEAD_NOT_LOCAL);
+	if (r.authorizations > 1)
+		refuse(ret, 400, "The Authorization header is repeated.");
+	if (r.cookies > 1) /* RFC 6265, section 5.4 */
+		refuse(ret, 400, "The Cookie header is repeated.");
 }

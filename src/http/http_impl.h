@@ -13,6 +13,7 @@
  * index.c    the text of /
  * cors.c     origins
  * head.c     what a request's head must look like
+ * caller.c   who is calling, and what they may
  */
 #ifndef PROVOST_HTTP_IMPL_H
 #define PROVOST_HTTP_IMPL_H
@@ -25,6 +26,7 @@
 #include "accept.h"
 #include "provost/cache.h"
 #include "provost/catalog.h"
+#include "provost/auth.h"
 #include "provost/engine.h"
 #include "provost/http.h"
 #include "provost/snapshot.h"
@@ -60,7 +62,9 @@ struct request_line {
 
 /* Headers we act on; borrowed from the connection until the request is completed. */
 struct head {
-	const char *host, *origin, *request_id, *preflight_method;
+	const char *host, *origin, *request_id, *preflight_method, *fetch_site;
+	struct credentials credentials;
+	bool proxied; /* a field that proxies add is there */
 	struct accept accept;        /* Accept-Encoding, all lines */
 	bool conditional;            /* If-None-Match is there */
 	const char *why; /* a refusal: the sentence */
@@ -106,6 +110,7 @@ struct request {
 	struct target parsed; /* of it */
 	char inline_target[TARGET_INLINE];
 	struct head head;
+	struct identity *identity; /* of who is calling, once asked for; the client's memory has it */
 	struct catalog *catalog; /* a reference of its own while it waits */
 	const struct endpoint *endpoint;
 	struct values values; /* its memory, and that of key, is kept from request to request */
@@ -135,6 +140,8 @@ struct client {
 	 * deadline. */
 	uint64_t acked, acked_deadline_ms;
 
+	struct auth_memory auth; /* of the credentials that came last */
+
 	struct request request;
 };
 
@@ -142,6 +149,7 @@ struct http {
 	struct engine *engine;
 	struct cache *cache;
 	struct generations *generations;
+	struct auth *auth;
 	struct pool *pool;
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
@@ -173,13 +181,28 @@ int listen_open(const char *listen, struct errors *errs);
  * sections 3.2, 5.1 and 6. */
 void head_read(struct MHD_Connection *c, const struct request_line *l, size_t max_body,
                struct head *ret);
-/* Whether a host, with or without a port, is this machine. While callers are not identified, a name
- * that an attacker points at this machine (DNS rebinding) must not reach it through somebody's
- * browser. */
+/* Whether a host, with or without a port, is this machine. */
 bool head_is_local(struct slice host);
-#define HEAD_NOT_LOCAL                                                                             \
-	"Callers are not identified, so only requests to localhost, 127.0.0.1 or [::1] are "       \
-	"answered."
+
+/* ---- caller.c ------------------------------------------------------------------------ */
+
+/* Where callers are not identified (mode = none): whether the request may be answered all the same.
+ * A name that an attacker points at this machine (DNS rebinding) must not reach it through
+ * somebody's browser, nor may what somebody else sends through a proxy. NULL, or a sentence. */
+const char *caller_refusal(struct request *q);
+
+/* Makes out who is calling, once per request. 0 with q->identity; -EACCES: nobody valid, or no
+ * memory, and the answer (401, 503) is in `*ret`. */
+int caller_identify(struct request *q, enum MHD_Result *ret);
+/* Likewise, and that they have one of the roles; else 401 or 403. NULL: none is asked for. */
+int caller_require(struct request *q, const struct strlist *roles, enum MHD_Result *ret);
+/* That what changes something was not sent by another site's page with the cookie that the browser
+ * adds by itself; else 403. After caller_require. */
+int caller_require_intent(struct request *q, enum MHD_Result *ret);
+/* Makes out who is calling, where nobody will do as well. */
+void caller_look(struct request *q);
+/* What an endpoint can vary by. */
+struct key_caller caller_key(const struct request *q);
 
 /* ---- request.c: libmicrohttpd's callbacks -------------------------------------------- */
 
@@ -216,6 +239,8 @@ enum MHD_Result respond_json(struct request *q, unsigned status, const char *bod
                              void (*done)(void *), void *arg);
 /* An RFC 9457 problem document. `detail` is for the caller's eyes. */
 enum MHD_Result respond_problem(struct request *q, unsigned status, const char *detail);
+/* 401: `challenge` is the value of WWW-Authenticate (RFC 9110, section 11.6.1). */
+enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge);
 /* 405 with what is allowed, bits of enum method. */
 enum MHD_Result respond_not_allowed(struct request *q, unsigned methods);
 /* 204 with Allow, and the CORS preflight headers where the origin is permitted. */

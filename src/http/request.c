@@ -124,10 +124,9 @@ static enum MHD_Result take_head(struct request *q, const char *method, const ch
 		return respond_problem(q, q->head.status, q->head.why);
 	if (target_parse(q->target, q->target_len, &q->parsed) < 0)
 		return respond_problem(q, 400, "The request target is malformed.");
-	/* In absolute-form it is the target that says which host is meant (RFC 9112,
-	 * section 3.2.2). */
-	if (q->parsed.authority.n && !head_is_local(q->parsed.authority))
-		return respond_problem(q, 403, HEAD_NOT_LOCAL);
+	const char *why = caller_refusal(q);
+	if (why)
+		return respond_problem(q, 403, why);
 	set_step(q, STEP_BODY, clock_ms() + live->idle_timeout_ms);
 	return MHD_YES;
 }
@@ -247,6 +246,12 @@ static enum MHD_Result answer(struct request *q, const struct ask *a)
 
 /* ---- routing ------------------------------------------------------------------------- */
 
+static int build_key(struct request *q)
+{
+	struct key_caller caller = caller_key(q);
+	return key_build(q->endpoint, &q->values, &caller, &q->key);
+}
+
 static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
                                      const struct route_match *m, struct slice query)
 {
@@ -255,7 +260,7 @@ static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
 	if (r == -EINVAL)
 		return respond_bad_values(q);
 	if (r == 0)
-		r = key_build(m->endpoint, &q->values, &q->key);
+		r = build_key(q);
 	if (r < 0)
 		return respond_problem(q, 503, "The server is out of memory. Try again.");
 	const struct ask a = {
@@ -267,15 +272,30 @@ static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
 	return answer(q, &a);
 }
 
+/* What is not public is for the identified: without a valid identity a path that exists and one that
+ * does not are answered alike. A public endpoint that depends on who is calling looks, and takes
+ * who cannot be identified for nobody. */
+static bool may_call(struct request *q, const struct endpoint *e, enum MHD_Result *ret)
+{
+	if (!e || !e->is_public)
+		return caller_require(q, e ? &e->roles : NULL, ret) == 0;
+	if (endpoint_varies(e))
+		caller_look(q);
+	return true;
+}
+
 static enum MHD_Result route(struct request *q)
 {
 	struct catalog *catalog = (struct catalog *)snapshot_use(http_of(q)->catalog);
 	struct route_match m;
+	enum MHD_Result r;
 	if (!catalog)
 		return respond_problem(q, 503, "The server is starting. Try again.");
 	int method = method_parse(q->line.method, strlen(q->line.method));
 	bool known = method >= 0 || !strcmp(q->line.method, "HEAD");
 	catalog_route(catalog, method >= 0 ? (enum method)method : METHOD_GET, q->parsed.path, &m);
+	if (!may_call(q, m.endpoint, &r))
+		return r;
 	if (!m.methods)
 		return respond_problem(q, 404, "There is nothing at this path.");
 	if (!strcmp(q->line.method, "OPTIONS"))
@@ -296,6 +316,9 @@ static enum MHD_Result dispatch(struct request *q)
 		return respond_options(q, 1u << METHOD_GET);
 	if (q->parsed.asterisk)
 		return respond_problem(q, 400, "The target * is for OPTIONS only.");
+	/* A preflight has no credentials, and tells nothing of the path. */
+	if (q->head.preflight_method && !strcmp(q->line.method, "OPTIONS"))
+		return respond_options(q, (1u << METHOD_COUNT) - 1);
 	if (builtin_answer(q, &r))
 		return r;
 	return route(q);

@@ -96,6 +96,7 @@ static void client_close(struct http *h, void **context)
 	pthread_mutex_unlock(&h->lock);
 	c->magic = 0;
 	request_free_memory(&c->request);
+	auth_memory_done(&c->auth);
 	free(c);
 	*context = NULL;
 }
@@ -238,6 +239,7 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->engine = parts->engine;
 	h->cache = parts->cache;
 	h->generations = parts->generations;
+	h->auth = parts->auth;
 	h->pool = parts->pool;
 	h->catalog = parts->catalog;
 	h->listen_fd = -1;

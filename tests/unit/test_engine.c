@@ -54,7 +54,8 @@ static void prepare(struct asked *a, const char *text, int64_t timeout_ms)
 	stmt_seal(&a->endpoint.stmt);
 	key_seal(&a->endpoint);
 	const struct values none = {0};
-	ck_assert_int_eq(key_build(&a->endpoint, &none, &a->key), 0);
+	const struct key_caller nobody = {0};
+	ck_assert_int_eq(key_build(&a->endpoint, &none, &nobody, &a->key), 0);
 	atomic_init(&a->catalog.object.refs, 1);
 	a->catalog.object.free = nothing_to_free;
 	static atomic_uint_fast64_t tickets;

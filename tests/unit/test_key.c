@@ -30,7 +30,7 @@ static void key_of(const struct endpoint *e, const char *id, const char *query, 
 	struct values v = {0};
 
 	ck_assert_int_eq(values_read(&v, e, &path, 1, (struct slice){query, strlen(query)}), 0);
-	ck_assert_int_eq(key_build(e, &v, out), 0);
+	ck_assert_int_eq(key_build(e, &v, &nobody, out), 0);
 	values_done(&v);
 }
 
@@ -137,7 +137,7 @@ static void tuple_key(const struct endpoint *e, size_t tuple, struct buf *out)
 	struct values v = {0};
 
 	tuple_values(tuple, &v, offset);
-	ck_assert_int_eq(key_build(e, &v, out), 0);
+	ck_assert_int_eq(key_build(e, &v, &nobody, out), 0);
 	buf_done(&v.arena);
 }
 
@@ -174,7 +174,7 @@ START_TEST(values_come_back)
 
 		tuple_key(e, i, &key);
 		ck_assert_str_eq(key_endpoint(key.data), "courses/list");
-		key_values(e, key.data, key.len, value);
+		key_values(e, key.data, key.len, value, NULL);
 		for (size_t j = 0; j < TUPLE; j++)
 			ck_assert_pstr_eq(value[j], tuple_text(i, j));
 	}
@@ -189,7 +189,7 @@ START_TEST(arrays_come_back)
 
 	key_of(e, ID, "tag=a%22,b&tag=%01&page=3", &key);
 	ck_assert_uint_eq(e->params, ELEMENTSOF(value));
-	key_values(e, key.data, key.len, value);
+	key_values(e, key.data, key.len, value, NULL);
 	ck_assert_str_eq(value[0], ID);
 	ck_assert_ptr_null(value[1]);
 	ck_assert_str_eq(value[2], "title");
@@ -205,9 +205,9 @@ START_TEST(no_parameters)
 	_cleanup_buf_ struct buf key = {0};
 	struct values v = {0};
 
-	ck_assert_int_eq(key_build(e, &v, &key), 0);
+	ck_assert_int_eq(key_build(e, &v, &nobody, &key), 0);
 	ck_assert_uint_eq(key.len, e->key_prefix_len);
-	key_values(e, key.data, key.len, NULL);
+	key_values(e, key.data, key.len, NULL, NULL);
 }
 END_TEST
 
@@ -249,16 +249,16 @@ START_TEST(full_buffer)
 	struct values v = {0};
 
 	tuple_values(TUPLES - 1, &v, offset);
-	ck_assert_int_eq(key_build(e, &v, &whole), 0);
+	ck_assert_int_eq(key_build(e, &v, &nobody, &whole), 0);
 	for (size_t max = 4; max < whole.len + 3; max++) {
 		_cleanup_buf_ struct buf out = {.max = max};
 
 		buf_adds(&out, "abc");
-		ck_assert_int_eq(key_build(e, &v, &out), -ENOMEM);
+		ck_assert_int_eq(key_build(e, &v, &nobody, &out), -ENOMEM);
 		ck_assert_uint_eq(out.len, 3);
 	}
 	whole.max = 2 * whole.len;
-	ck_assert_int_eq(key_build(e, &v, &whole), 0);
+	ck_assert_int_eq(key_build(e, &v, &nobody, &whole), 0);
 	ck_assert_uint_eq(whole.len, whole.max);
 	ck_assert_mem_eq(whole.data, whole.data + whole.len / 2, whole.len / 2);
 	buf_done(&v.arena);
