@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <xxhash.h>
 
 #include "parse.h"
 
@@ -116,6 +117,7 @@ struct endpoint *endpoint_parse(const char *name, const char *file, const char *
 	if (errors_count(errs) > before)
 		return NULL;
 	stmt_seal(&e->stmt);
+	e->fingerprint = XXH3_64bits(text, len);
 	return take(&e);
 }
 
@@ -124,6 +126,12 @@ static void depend_free(struct depend *d)
 	free(d->table);
 	free(d->column);
 	free(d->param);
+}
+
+static void dependency_free(struct dependency *d)
+{
+	free(d->table);
+	free(d->column);
 }
 
 void endpoint_free(struct endpoint **ep)
@@ -138,6 +146,8 @@ void endpoint_free(struct endpoint **ep)
 		param_done(&e->param[i]);
 	for (size_t i = 0; i < e->depends; i++)
 		depend_free(&e->depend[i]);
+	for (size_t i = 0; i < e->dependencies; i++)
+		dependency_free(&e->dependency[i]);
 	free(e->name);
 	free(e->file);
 	free(e->description);
@@ -145,6 +155,9 @@ void endpoint_free(struct endpoint **ep)
 	free(e->segment);
 	free(e->param);
 	free(e->depend);
+	free(e->dependency);
+	free(e->opaque);
+	free(e->key_prefix);
 	strlist_done(&e->roles);
 	strlist_done(&e->cache.tags);
 	stmt_done(&e->stmt);
