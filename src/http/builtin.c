@@ -3,17 +3,16 @@
 #include "http_impl.h"
 #include "provost/pool.h"
 
-static void index_done(void *index)
-{
-	snapshot_unref(index);
-}
-
-/* What may be called. */
+/* What the caller may call; nobody may call what is public. */
 static enum MHD_Result index_answer(struct request *q)
 {
-	struct http_index *x = (struct http_index *)snapshot_use(http_of(q)->index);
-	snapshot_ref(&x->object);
-	return respond_json(q, 200, x->text, x->len, index_done, &x->object);
+	const struct http_index *x = (struct http_index *)snapshot_use(http_of(q)->index);
+	size_t len;
+	caller_look(q);
+	char *text = index_render(x, q->identity, &len);
+	if (!text)
+		return respond_problem(q, 503, "The server is out of memory. Try again.");
+	return respond_json(q, 200, text, len, free, text);
 }
 
 /* ---- health -------------------------------------------------------------------------- */
@@ -42,34 +41,45 @@ static enum MHD_Result readyz(struct request *q)
 
 /* ---- which --------------------------------------------------------------------------- */
 
-static const struct {
+struct builtin {
 	const char *path;
 	bool is_public; /* else for administrators */
 	enum MHD_Result (*get)(struct request *q);
 	enum MHD_Result (*delete)(struct request *q); /* or NULL */
-} BUILTINS[] = {
+};
+
+static const struct builtin BUILTINS[] = {
     {"/", true, index_answer, NULL},
     {"/livez", true, livez, NULL},
     {"/readyz", true, readyz, NULL},
     {"/api/admin/cache", false, report_cache, report_invalidate},
 };
 
+static char admin[] = "admin", *admins[] = {admin};
+static const struct strlist ADMINISTRATORS = {.item = admins, .count = 1};
+
+static enum MHD_Result call(struct request *q, const struct builtin *b)
+{
+	const char *method = q->line.method;
+	unsigned methods = 1u << METHOD_GET | (b->delete ? 1u << METHOD_DELETE : 0);
+	enum MHD_Result r;
+	if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
+		return b->get(q);
+	if (!strcmp(method, "DELETE") && b->delete)
+		return caller_require_intent(q, &r) == 0 ? b->delete(q) : r;
+	if (!strcmp(method, "OPTIONS"))
+		return respond_options(q, methods);
+	return respond_not_allowed(q, methods);
+}
+
 bool builtin_answer(struct request *q, enum MHD_Result *ret)
 {
 	const struct slice path = q->parsed.path;
-	const char *method = q->line.method;
 	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++) {
 		if (strlen(BUILTINS[i].path) != path.n || memcmp(BUILTINS[i].path, path.p, path.n))
 			continue;
-		unsigned methods = 1u << METHOD_GET | (BUILTINS[i].delete ? 1u << METHOD_DELETE : 0);
-		if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
-			*ret = BUILTINS[i].get(q);
-		else if (!strcmp(method, "DELETE") && BUILTINS[i].delete)
-			*ret = BUILTINS[i].delete(q);
-		else if (!strcmp(method, "OPTIONS"))
-			*ret = respond_options(q, methods);
-		else
-			*ret = respond_not_allowed(q, methods);
+		if (BUILTINS[i].is_public || caller_require(q, &ADMINISTRATORS, ret) == 0)
+			*ret = call(q, &BUILTINS[i]);
 		return true;
 	}
 	return false;

@@ -46,11 +46,15 @@ struct http_live {
 	struct freshness freshness; /* what endpoints have that say nothing; for the report */
 };
 
-/* What GET / answers. */
+/* What GET / answers is made of. */
 struct http_index {
 	struct snapshot_object object;
-	char *text;
-	size_t len;
+	struct index_part {
+		char *text; /* of one endpoint */
+		bool is_public;
+		struct strlist roles;
+	} *part;
+	size_t parts;
 };
 
 /* Where the three words of the request line stand in libmicrohttpd's buffer. */
@@ -302,6 +306,8 @@ enum MHD_Result report_invalidate(struct request *q);
 
 /* NULL: of no endpoint. Exits when out of memory. */
 struct http_index *index_new(const struct catalog *catalog);
+/* The index for somebody, or for nobody (NULL); the caller's to free. NULL when out of memory. */
+char *index_render(const struct http_index *x, const struct identity *i, size_t *ret_len);
 
 /* ---- cors.c -------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "http_impl.h"
+#include "provost/buf.h"
 
 /* Rendered when a catalogue is published, as part of loading: out of memory exits, as it does
  * there. */
@@ -68,25 +69,56 @@ static struct json_object *endpoint(const struct endpoint *e)
 static void index_free(struct snapshot_object *o)
 {
 	struct http_index *x = (struct http_index *)o;
-	free(x->text);
+	for (size_t i = 0; i < x->parts; i++) {
+		free(x->part[i].text);
+		strlist_done(&x->part[i].roles);
+	}
+	free(x->part);
 	free(x);
+}
+
+static void fill_part(struct index_part *p, const struct endpoint *e)
+{
+	const int form = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
+	struct json_object *o = endpoint(e);
+	const char *text = json_object_to_json_string_ext(o, form);
+	ALWAYS(text);
+	p->text = xstrdup(text);
+	p->is_public = e->is_public;
+	for (size_t i = 0; i < e->roles.count; i++)
+		strlist_add(&p->roles, e->roles.item[i], strlen(e->roles.item[i]));
+	json_object_put(o);
 }
 
 struct http_index *index_new(const struct catalog *catalog)
 {
 	struct http_index *x = xcalloc(1, sizeof *x);
-	struct json_object *o = made(json_object_new_object());
-	struct json_object *endpoints = made(json_object_new_array());
-	for (size_t i = 0; catalog && i < catalog->endpoints; i++)
-		json_object_array_add(endpoints, endpoint(catalog->endpoint[i]));
-	put_text(o, "name", "provost");
-	put_text(o, "version", PROVOST_VERSION);
-	put(o, "endpoints", endpoints);
-	const int form = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
-	const char *text = json_object_to_json_string_length(o, form, &x->len);
-	ALWAYS(text);
 	x->object.free = index_free;
-	x->text = xstrndup(text, x->len);
-	json_object_put(o);
+	x->parts = catalog ? catalog->endpoints : 0;
+	x->part = xcalloc(x->parts + 1, sizeof *x->part);
+	for (size_t i = 0; i < x->parts; i++)
+		fill_part(&x->part[i], catalog->endpoint[i]);
 	return x;
+}
+
+static bool is_for(const struct index_part *p, const struct identity *i)
+{
+	return p->is_public || (i && identity_allows(i, &p->roles));
+}
+
+char *index_render(const struct http_index *x, const struct identity *i, size_t *ret_len)
+{
+	_cleanup_buf_ struct buf b = {0};
+	const char *comma = "";
+	buf_adds(&b, "{\"name\":\"provost\",\"version\":\"" PROVOST_VERSION
+	             "\",\"endpoints\":[");
+	for (size_t k = 0; k < x->parts; k++) {
+		if (!is_for(&x->part[k], i))
+			continue;
+		buf_adds(&b, comma);
+		buf_adds(&b, x->part[k].text);
+		comma = ",";
+	}
+	buf_adds(&b, "]}");
+	return buf_take(&b, ret_len);
 }
