@@ -33,7 +33,7 @@ struct answer {
 	const char *body; /* UTF-8 JSON, not NUL-terminated; NULL for none */
 	size_t body_len;
 	unsigned char etag[16]; /* hash of the body, if there is one */
-	char sqlstate[6];  /* OUTCOME_SQL_ERROR */
+	char sqlstate[6];       /* OUTCOME_SQL_ERROR */
 	char *message;     /* the database's words, for the log and development mode; or NULL */
 	uint32_t queue_us; /* from submission until a connection was there */
 	uint32_t db_us;    /* from then until the result was complete */

@@ -62,9 +62,9 @@ struct job {
 	/* JOB_FILL. Constant. */
 	struct catalog *catalog; /* a reference, which keeps the endpoint */
 	const struct endpoint *endpoint;
-	struct cache_key key;       /* its bytes follow the structure */
-	const char *const *values;  /* one per bind of the statement, within the key */
-	const char *request_id;     /* of the request it was begun for; for the log */
+	struct cache_key key;      /* its bytes follow the structure */
+	const char *const *values; /* one per bind of the statement, within the key */
+	const char *request_id;    /* of the request it was begun for; for the log */
 	/* Of its tags: the worker's, constant once `start` says that the statement was sent. */
 	gen_slot slot[CACHE_SLOTS_MAX];
 	size_t slots;
@@ -78,8 +78,9 @@ struct job {
 
 	/* The worker's until the job has ended, constant after. */
 	struct answer answer;
-	bool stored;    /* in the cache, for who comes later */
-	unsigned senders; /* answers that are being sent from it: the http module's, under its lock */
+	bool stored; /* in the cache, for who comes later */
+	unsigned
+	    senders; /* answers that are being sent from it: the http module's, under its lock */
 
 	/* Under the engine's lock. */
 	enum job_state state;

@@ -159,7 +159,8 @@ static void *work(void *arg)
 		if (e->busy == 0 && e->stopping)
 			pthread_cond_signal(&e->idle);
 		pthread_mutex_unlock(&e->lock);
-		/* This worker answers first; what its job kept from running need not wait for that. */
+		/* This worker answers first; what its job kept from running need not wait for that.
+		 */
 		if (more)
 			pthread_cond_signal(&e->work);
 		lanes_answer(&j, &waiters);

@@ -69,8 +69,8 @@ struct job *job_new_encode(struct entry *entry, enum entry_coding coding);
 /* ---- lanes.c ------------------------------------------------------------------------- */
 
 void lanes_init(struct engine *e);
-/* The next job for a worker, by age, within the background's quota; NULL: none. The reference is the
- * worker's now. */
+/* The next job for a worker, by age, within the background's quota; NULL: none. The reference is
+ * the worker's now. */
 struct job *lanes_take_locked(struct engine *e);
 /* A job that ran has ended: what is parked behind it may run; those who wait are the caller's to
  * answer. */
@@ -88,8 +88,8 @@ struct run_counts {
 };
 
 /* Makes the job's answer: out of the cache if it has got there meanwhile, else by its statement,
- * and then stored. All tries together take at most `timeout_us`, waiting for connections aside. Once
- * the descriptor `abandon` is readable the statement is cancelled. Blocks: workers only. */
+ * and then stored. All tries together take at most `timeout_us`, waiting for connections aside.
+ * Once the descriptor `abandon` is readable the statement is cancelled. Blocks: workers only. */
 void fill_run(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,
               struct run_counts *ret);
 

@@ -66,7 +66,7 @@ static enum MHD_Result call(struct request *q, const struct builtin *b)
 	if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
 		return b->get(q);
 	if (!strcmp(method, "DELETE") && b->delete)
-		return caller_require_intent(q, &r) == 0 ? b->delete(q) : r;
+		return caller_require_intent(q, &r) == 0 ? b->delete (q) : r;
 	if (!strcmp(method, "OPTIONS"))
 		return respond_options(q, methods);
 	return respond_not_allowed(q, methods);

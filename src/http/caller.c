@@ -13,8 +13,7 @@ const char *caller_refusal(struct request *q)
 		return NULL;
 	/* In absolute-form it is the target that says which host is meant (RFC 9112, section
 	 * 3.2.2). */
-	if (!head_is_local(host) ||
-	    (q->parsed.authority.n && !head_is_local(q->parsed.authority)))
+	if (!head_is_local(host) || (q->parsed.authority.n && !head_is_local(q->parsed.authority)))
 		return "Callers are not identified (mode = none), so only requests to localhost, "
 		       "127.0.0.1 or [::1] are answered.";
 	if (q->head.proxied)
@@ -78,7 +77,8 @@ int caller_require_intent(struct request *q, enum MHD_Result *ret)
 	const struct head *h = &q->head;
 	if (!q->identity->from_cookie)
 		return 0;
-	if (h->origin && (is_own_origin(h) || strlist_has(&http_live(http_of(q))->origins, h->origin)))
+	if (h->origin &&
+	    (is_own_origin(h) || strlist_has(&http_live(http_of(q))->origins, h->origin)))
 		return 0;
 	if (!h->origin && h->fetch_site && !strcmp(h->fetch_site, "same-origin"))
 		return 0;

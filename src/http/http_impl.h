@@ -24,9 +24,9 @@
 #include <sys/queue.h>
 
 #include "accept.h"
+#include "provost/auth.h"
 #include "provost/cache.h"
 #include "provost/catalog.h"
-#include "provost/auth.h"
 #include "provost/engine.h"
 #include "provost/http.h"
 #include "provost/snapshot.h"
@@ -53,7 +53,7 @@ struct http_index {
 		char *text; /* of one endpoint */
 		bool is_public;
 		struct strlist roles;
-	} *part;
+	} * part;
 	size_t parts;
 };
 
@@ -68,13 +68,13 @@ struct request_line {
 struct head {
 	const char *host, *origin, *request_id, *preflight_method, *fetch_site;
 	struct credentials credentials;
-	bool proxied; /* a field that proxies add is there */
-	struct accept accept;        /* Accept-Encoding, all lines */
-	bool conditional;            /* If-None-Match is there */
-	const char *why; /* a refusal: the sentence */
-	unsigned status; /* and its status; 0: the head is good */
-	bool chunked;    /* a Transfer-Encoding was named */
-	uint64_t length; /* Content-Length, 0 without */
+	bool proxied;         /* a field that proxies add is there */
+	struct accept accept; /* Accept-Encoding, all lines */
+	bool conditional;     /* If-None-Match is there */
+	const char *why;      /* a refusal: the sentence */
+	unsigned status;      /* and its status; 0: the head is good */
+	bool chunked;         /* a Transfer-Encoding was named */
+	uint64_t length;      /* Content-Length, 0 without */
 };
 
 enum step {
@@ -114,7 +114,8 @@ struct request {
 	struct target parsed; /* of it */
 	char inline_target[TARGET_INLINE];
 	struct head head;
-	struct identity *identity; /* of who is calling, once asked for; the client's memory has it */
+	struct identity
+	    *identity;           /* of who is calling, once asked for; the client's memory has it */
 	struct catalog *catalog; /* a reference of its own while it waits */
 	const struct endpoint *endpoint;
 	struct values values; /* its memory, and that of key, is kept from request to request */
@@ -124,7 +125,7 @@ struct request {
 	enum served served;
 	int64_t ttl_ms, age_ms; /* of a hit */
 	unsigned status;        /* of the answer, for the access log */
-	size_t sent;     /* bytes of its body */
+	size_t sent;            /* bytes of its body */
 };
 
 struct client {
@@ -163,7 +164,7 @@ struct http {
 	bool quiesced;
 	char *listen;
 	unsigned threads, max_connections;
-	size_t max_url; /* bytes that connections have memory for */
+	size_t max_url;   /* bytes that connections have memory for */
 	atomic_int phase; /* enum http_phase */
 
 	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */
@@ -269,14 +270,14 @@ struct MHD_Response *response_over(const char *body, size_t len, void (*done)(vo
 struct body {
 	const char *bytes;
 	size_t len;
-	unsigned *senders;     /* of it, under sending_lock */
-	void (*done)(void *);  /* gives `owner` back */
+	unsigned *senders;    /* of it, under sending_lock */
+	void (*done)(void *); /* gives `owner` back */
 	void *owner;
 };
 
-/* A response over the body, which takes the owner's reference over. Large bodies that are being sent
- * are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when too much
- * is being sent, else no memory; the reference has been given back. */
+/* A response over the body, which takes the owner's reference over. Large bodies that are being
+ * sent are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when
+ * too much is being sent, else no memory; the reference has been given back. */
 struct MHD_Response *sending_response(struct http *h, const struct body *b, bool *ret_busy);
 
 /* ---- status.c ------------------------------------------------------------------------ */

@@ -110,8 +110,7 @@ char *index_render(const struct http_index *x, const struct identity *i, size_t 
 {
 	_cleanup_buf_ struct buf b = {0};
 	const char *comma = "";
-	buf_adds(&b, "{\"name\":\"provost\",\"version\":\"" PROVOST_VERSION
-	             "\",\"endpoints\":[");
+	buf_adds(&b, "{\"name\":\"provost\",\"version\":\"" PROVOST_VERSION "\",\"endpoints\":[");
 	for (size_t k = 0; k < x->parts; k++) {
 		if (!is_for(&x->part[k], i))
 			continue;

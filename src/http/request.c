@@ -272,9 +272,9 @@ static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
 	return answer(q, &a);
 }
 
-/* What is not public is for the identified: without a valid identity a path that exists and one that
- * does not are answered alike. A public endpoint that depends on who is calling looks, and takes
- * who cannot be identified for nobody. */
+/* What is not public is for the identified: without a valid identity a path that exists and one
+ * that does not are answered alike. A public endpoint that depends on who is calling looks, and
+ * takes who cannot be identified for nobody. */
 static bool may_call(struct request *q, const struct endpoint *e, enum MHD_Result *ret)
 {
 	if (!e || !e->is_public)
@@ -362,8 +362,8 @@ static const char *served_name(const struct request *q)
 	    [SERVED_EXPIRED] = "expired",
 	    [SERVED_BYPASS] = "bypass",
 	};
-	bool filled = q->served == SERVED_MISS || q->served == SERVED_EXPIRED ||
-	              q->served == SERVED_BYPASS;
+	bool filled =
+	    q->served == SERVED_MISS || q->served == SERVED_EXPIRED || q->served == SERVED_BYPASS;
 	return filled && q->waiter.collapsed ? "collapsed" : names[q->served];
 }
 
@@ -379,6 +379,7 @@ static void log_request(struct request *q, bool aborted)
 	               LOGS("id", *q->id ? q->id : NULL),
 	               LOGS("method", q->line.method),
 	               LOGS("route", q->catalog ? q->endpoint->route : NULL),
+	               LOGS("sub", q->identity ? q->identity->subject : NULL),
 	               LOGU("status", q->status),
 	               aborted ? none : sent,
 	               LOGS("cache", served_name(q)),
@@ -390,7 +391,8 @@ static void log_request(struct request *q, bool aborted)
 	           });
 }
 
-/* Keeps the memory of what the next request needs as well, unless this one's was uncommonly large. */
+/* Keeps the memory of what the next request needs as well, unless this one's was uncommonly large.
+ */
 static void request_reset(struct request *q)
 {
 	struct values values = q->values;

@@ -220,7 +220,8 @@ enum MHD_Result respond_bad_values(struct request *q)
 enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge)
 {
 	_cleanup_buf_ struct buf b = {0};
-	problem_open(q, &b, 401, "Say who is calling: a token in Authorization, or a session cookie.");
+	problem_open(q, &b, 401,
+	             "Say who is calling: a token in Authorization, or a session cookie.");
 	struct MHD_Response *r = problem_close(q, &b, 401);
 	if (!r)
 		return MHD_NO;

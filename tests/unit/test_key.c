@@ -14,6 +14,8 @@ static const char FILTERS[] = "-- @route GET /a/:id\n"
                               "SELECT :id, :q, :sort, :page, :tag, :after";
 #define ID "123e4567-e89b-12d3-a456-426614174000"
 
+static const struct key_caller nobody;
+
 static struct endpoint *parse(const char *name, const char *text)
 {
 	_cleanup_errors_ struct errors *errs = errors_new();
@@ -265,6 +267,54 @@ START_TEST(full_buffer)
 }
 END_TEST
 
+/* What an endpoint varies by joins its keys, and nothing else of who is calling does. */
+static const struct {
+	const char *text;
+	struct key_caller a, b;
+	bool same;
+} callers[] = {
+    {"-- @route GET /a\nSELECT 1", {"s", "r", "c"}, {"S", "R", "C"}, true},
+    {"-- @route GET /a\nSELECT :auth_sub", {"s", "r", "c"}, {"s", "R", "C"}, true},
+    {"-- @route GET /a\nSELECT :auth_sub", {"s", "r", "c"}, {"S", "r", "c"}, false},
+    {"-- @route GET /a\nSELECT :auth_sub", {"s", "r", "c"}, {NULL, NULL, NULL}, false},
+    {"-- @route GET /a\nSELECT :auth_sub", {"", "r", "c"}, {NULL, NULL, NULL}, false},
+    {"-- @route GET /a\nSELECT :auth_role", {"s", "r", "c"}, {"S", "r", "C"}, true},
+    {"-- @route GET /a\nSELECT :auth_role", {"s", "r", "c"}, {"s", "R", "c"}, false},
+    {"-- @route GET /a\nSELECT :auth_claims", {"s", "r", "c"}, {"s", "r", "C"}, false},
+    {"-- @route GET /a\n-- @cache vary=sub\nSELECT 1", {"s", "r", "c"}, {"S", "r", "c"}, false},
+    {"-- @route GET /a\n-- @cache vary=role,sub\nSELECT 1",
+     {"s", "r", "c"},
+     {"s", "R", "c"},
+     false},
+    {"-- @route GET /a\nSELECT :auth_sub, :auth_role", {"ab", "c", ""}, {"a", "bc", ""}, false},
+};
+
+START_TEST(callers_are_kept_apart)
+{
+	_cleanup_endpoint_ struct endpoint *e = parse("t", callers[_i].text);
+	_cleanup_buf_ struct buf a = {0}, b = {0};
+	struct values v = {0};
+	struct key_caller back;
+
+	ck_assert_int_eq(key_build(e, &v, &callers[_i].a, &a), 0);
+	ck_assert_int_eq(key_build(e, &v, &callers[_i].b, &b), 0);
+	ck_assert_int_eq(equal(&a, &b), callers[_i].same);
+	key_values(e, a.data, a.len, NULL, &back);
+	if (e->cache.vary_sub)
+		ck_assert_str_eq(back.subject, callers[_i].a.subject);
+	else
+		ck_assert_ptr_null(back.subject);
+	if (e->cache.vary_role)
+		ck_assert_str_eq(back.roles, callers[_i].a.roles);
+	else
+		ck_assert_ptr_null(back.roles);
+	if (e->cache.vary_claims)
+		ck_assert_str_eq(back.claims, callers[_i].a.claims);
+	else
+		ck_assert_ptr_null(back.claims);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("key");
@@ -281,6 +331,7 @@ int main(void)
 	tcase_add_test(t, names_have_an_end);
 	tcase_add_test(t, files_have_fingerprints);
 	tcase_add_test(t, full_buffer);
+	tcase_add_loop_test(t, callers_are_kept_apart, 0, ELEMENTSOF(callers));
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);
 	srunner_run_all(runner, CK_ENV);
