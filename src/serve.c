@@ -567,6 +567,7 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	pthread_sigmask(SIG_BLOCK, &s.signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	raise_descriptor_limit();
+	cache_tune_allocator();
 	int r = log_start();
 	if (r < 0) {
 		fprintf(stderr, "provost: cannot start the log's thread: %s\n", strerror(-r));

@@ -15,7 +15,7 @@ local bit = require("bit")
 local lib = {}
 
 -- Globals, because only those can be read from done().
-hit, stale, collapsed, miss, unmarked = 0, 0, 0, 0, 0
+hit, stale, collapsed, miss, bypass, unmarked = 0, 0, 0, 0, 0, 0
 statuses = {}
 
 local function die(text)
@@ -247,6 +247,8 @@ local function classify(text)
       found = "collapsed"
    elseif text:find("; hit", 1, true) then
       found = text:find("detail=", 1, true) and "stale" or "hit"
+   elseif text:find("fwd=bypass", 1, true) then
+      found = "bypass"
    end
    class[text] = found
    return found
@@ -268,6 +270,8 @@ local function look_at(status, headers)
       collapsed = collapsed + 1
    elseif what == "stale" then
       stale = stale + 1
+   elseif what == "bypass" then
+      bypass = bypass + 1
    else
       unmarked = unmarked + 1
    end
@@ -286,11 +290,12 @@ local function summed(name)
 end
 
 local function print_answers()
-   local hits, stales, collapses, misses = summed("hit"), summed("stale"), summed("collapsed"), summed("miss")
-   local known = hits + stales + collapses + misses
+   local hits, stales, collapses = summed("hit"), summed("stale"), summed("collapsed")
+   local misses, bypasses = summed("miss"), summed("bypass")
+   local known = hits + stales + collapses + misses + bypasses
    if known > 0 then
-      print(string.format("Hit rate:     %.2f%% of %d (hit %d, stale %d, collapsed %d, miss %d)",
-                          100 * (hits + stales) / known, known, hits, stales, collapses, misses))
+      print(string.format("Hit rate:     %.2f%% of %d (hit %d, stale %d, collapsed %d, miss %d, not cached %d)",
+                          100 * (hits + stales) / known, known, hits, stales, collapses, misses, bypasses))
    end
    local others = summed("unmarked")
    if others > 0 then

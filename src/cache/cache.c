@@ -8,10 +8,6 @@
 #include "internal.h"
 #include "verdict.h"
 
-/* One call looks at no more than so many buckets: with more than eight million entries a turn takes
- * longer. */
-enum { SWEEP_BUCKETS = 8192 };
-
 static void *shards_new(unsigned n)
 {
 	void *p = aligned_alloc(SHARD_ALIGN, n * sizeof(struct shard));
@@ -376,18 +372,11 @@ void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, vo
 
 void cache_sweep(struct cache *c, uint64_t now_ms)
 {
-	unsigned visits = CACHE_SWEEP_TURN / c->shards;
-	struct shard *s;
 	unsigned turn;
-	size_t buckets;
 
 	CHECK_MAGIC(c, CACHE_MAGIC);
 	/* Relaxed: any order of shards will do that comes to each of them. */
 	turn = atomic_fetch_add_explicit(&c->sweeps, 1, memory_order_relaxed);
-	s = &c->shard[turn % c->shards];
-	pthread_mutex_lock(&s->lock);
-	buckets = (size_t)s->table.mask + 1;
-	pthread_mutex_unlock(&s->lock);
-	buckets = MIN(buckets / visits + 1, (size_t)SWEEP_BUCKETS);
-	shard_sweep(s, c->generations, now_ms, buckets);
+	shard_sweep(&c->shard[turn % c->shards], c->generations, now_ms,
+	            CACHE_SWEEP_TURN / c->shards);
 }

@@ -191,49 +191,60 @@ void shard_settle(struct shard *s, bool all)
 
 /* ---- what is dead in it ---------------------------------------------------------------------- */
 
-static bool dead_locked(struct shard *s, struct entry *e, const struct generations *g,
-                        uint64_t now_ms)
+struct sweep {
+	struct shard *shard;
+	const struct generations *generations;
+	uint64_t now_ms;
+	struct detached detached;
+};
+
+static bool dead_locked(struct sweep *w, struct entry *e)
 {
-	if (now_ms >= e->dead_ms) {
+	if (w->now_ms >= e->dead_ms) {
 		if (!(e->flags & FLAG_EXPIRED))
-			s->n.expirations++;
+			w->shard->n.expirations++;
 		return true;
 	}
-	if (!(e->flags & FLAG_PERISHABLE) || generations_fresh(g, e->tail, e->slots, e->start))
+	if (!(e->flags & FLAG_PERISHABLE) ||
+	    generations_fresh(w->generations, e->tail, e->slots, e->start))
 		return false;
 	if (!(e->flags & FLAG_INVALIDATED))
-		s->n.invalidations++;
+		w->shard->n.invalidations++;
 	return true;
 }
 
-static void sweep_bucket_locked(struct shard *s, const struct generations *g, uint64_t now_ms,
-                                struct detached *d)
+static void look_locked(struct entry *e, void *arg)
 {
-	struct entry *e, *next;
+	struct sweep *w = arg;
 
-	s->swept &= s->table.mask;
-	for (e = s->table.bucket[s->swept]; e; e = next) {
-		next = e->next;
-		if (dead_locked(s, e, g, now_ms))
-			shard_unlink_locked(s, e, d);
-	}
-	s->swept++;
+	if (dead_locked(w, e))
+		shard_unlink_locked(w->shard, e, &w->detached);
 }
 
-void shard_sweep(struct shard *s, const struct generations *g, uint64_t now_ms, size_t buckets)
+/* What is left of `range`, which is in units of table_walk. */
+static uint64_t sweep_piece(struct sweep *w, uint64_t range)
 {
-	while (buckets > 0) {
-		size_t piece = MIN(buckets, (size_t)SHARD_PIECE);
-		struct detached d = {0};
+	struct shard *s = w->shard;
 
-		buckets -= piece;
-		pthread_mutex_lock(&s->lock);
-		/* What is in an old array is seen in the next turn. */
-		d.buckets = table_step(&s->table, piece);
-		for (size_t i = 0; i < piece; i++)
-			sweep_bucket_locked(s, g, now_ms, &d);
-		pthread_mutex_unlock(&s->lock);
-		detached_free(&d);
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < SHARD_PIECE && range > 0; i++) {
+		uint32_t next = table_walk(&s->table, s->swept, look_locked, w);
+
+		range -= MIN(range, (uint64_t)(uint32_t)(next - s->swept));
+		s->swept = next;
 	}
+	w->detached.buckets = table_step(&s->table, SHARD_PIECE);
+	pthread_mutex_unlock(&s->lock);
+	detached_free(&w->detached);
+	return range;
+}
+
+void shard_sweep(struct shard *s, const struct generations *g, uint64_t now_ms, unsigned visits)
+{
+	struct sweep w = {.shard = s, .generations = g, .now_ms = now_ms};
+	uint64_t range = ((uint64_t)1 << 32) / visits;
+
+	for (size_t i = 0; range > 0 && i < SHARD_SWEEP / SHARD_PIECE; i++)
+		range = sweep_piece(&w, range);
 	shard_settle(s, false);
 }

@@ -19,6 +19,7 @@ enum {
 	SHARD_EVICT = 64,   /* entries evicted under one lock */
 	SHARD_STEP = 8,     /* buckets moved with a put: a doubling is over long before the next */
 	SHARD_PIECE = 128,  /* buckets moved, or swept, under one lock by who does nothing else */
+	SHARD_SWEEP = 8192, /* buckets swept in one call */
 	ABSENCE_SHARE = 16, /* part of the shard's bytes that absences have */
 	ENTRY_SHARE = 4,    /* part of it that one entry may take */
 };
@@ -46,7 +47,7 @@ struct shard {
 	struct rules rules;
 	int64_t bytes;         /* of entries and their variants; the table knows its own */
 	int64_t absence_bytes; /* of them */
-	uint32_t swept;        /* the bucket that the sweep comes to next */
+	uint32_t swept;        /* where the sweep is in table_walk */
 };
 
 struct detached {
@@ -79,8 +80,9 @@ bool shard_trim_locked(struct shard *s, struct detached *d);
  * for the table's old array to be gone, too. */
 void shard_settle(struct shard *s, bool all);
 
-/* Looks at `buckets`, and frees what nothing serves any more. */
-void shard_sweep(struct shard *s, const struct generations *g, uint64_t now_ms, size_t buckets);
+/* Looks at a `visits`-th of the entries, those in SHARD_SWEEP buckets at most, and frees what
+ * nothing serves any more. So many calls see all that is there throughout. */
+void shard_sweep(struct shard *s, const struct generations *g, uint64_t now_ms, unsigned visits);
 
 void detached_free(struct detached *d);
 

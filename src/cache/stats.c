@@ -101,7 +101,8 @@ void cache_stats(struct cache *c, struct cache_stats *ret)
 
 void cache_stats_done(struct cache_stats *s)
 {
-	for (size_t i = 0; i < CACHE_TOP; i++)
+	for (size_t i = 0; i < CACHE_TOP; i++) {
 		free(s->top[i].key);
-	*s = (struct cache_stats){0};
+		s->top[i] = (struct cache_top){0};
+	}
 }

@@ -2,16 +2,28 @@
 
 #include <string.h>
 
+enum { HASH_BITS = 32 };
+
+static size_t index_of(uint64_t hash, unsigned shift)
+{
+	return (uint32_t)hash >> shift;
+}
+
 struct entry **table_buckets(size_t n)
 {
 	return calloc(n, sizeof(struct entry *));
+}
+
+static unsigned shift_of(size_t n)
+{
+	return HASH_BITS - (unsigned)__builtin_ctzl(n);
 }
 
 void table_init(struct table *t, struct entry **bucket)
 {
 	*t = (struct table){
 	    .bucket = bucket,
-	    .mask = TABLE_MIN - 1,
+	    .shift = shift_of(TABLE_MIN),
 	    .bytes = allocated(bucket),
 	};
 }
@@ -27,11 +39,21 @@ struct entry **table_done(struct table *t)
 	return bucket;
 }
 
+size_t table_size(const struct table *t)
+{
+	return (size_t)1 << (HASH_BITS - t->shift);
+}
+
+static size_t old_size(const struct table *t)
+{
+	return (size_t)1 << (HASH_BITS - t->old_shift);
+}
+
 static struct entry **bucket_of(const struct table *t, uint64_t hash)
 {
-	if (t->old && (hash & t->old_mask) >= t->moved)
-		return &t->old[hash & t->old_mask];
-	return &t->bucket[hash & t->mask];
+	if (t->old && index_of(hash, t->old_shift) >= t->moved)
+		return &t->old[index_of(hash, t->old_shift)];
+	return &t->bucket[index_of(hash, t->shift)];
 }
 
 /* In a large cache every line of an entry comes from memory; the ones that a hit needs are fetched
@@ -84,7 +106,7 @@ void table_remove(struct table *t, struct entry *e)
  * far enough apart that a number of entries which goes up and down moves nothing. */
 size_t table_wanted(const struct table *t)
 {
-	size_t n = (size_t)t->mask + 1;
+	size_t n = table_size(t);
 
 	if (t->old)
 		return 0;
@@ -102,11 +124,11 @@ bool table_resize(struct table *t, struct entry **fresh, size_t n)
 	if (table_wanted(t) != n)
 		return false;
 	t->old = t->bucket;
-	t->old_mask = t->mask;
+	t->old_shift = t->shift;
 	t->old_bytes = t->bytes;
 	t->moved = 0;
 	t->bucket = fresh;
-	t->mask = (uint32_t)(n - 1);
+	t->shift = shift_of(n);
 	t->bytes = allocated(fresh);
 	return true;
 }
@@ -116,7 +138,7 @@ static void move_bucket(struct table *t)
 	struct entry *e = t->old[t->moved], *next;
 
 	for (; e; e = next) {
-		struct entry **head = &t->bucket[e->hash & t->mask];
+		struct entry **head = &t->bucket[index_of(e->hash, t->shift)];
 
 		next = e->next;
 		e->next = *head;
@@ -131,9 +153,9 @@ struct entry **table_step(struct table *t, size_t n)
 
 	if (!old)
 		return NULL;
-	for (size_t i = 0; i < n && t->moved <= t->old_mask; i++)
+	for (size_t i = 0; i < n && t->moved < old_size(t); i++)
 		move_bucket(t);
-	if (t->moved <= t->old_mask)
+	if (t->moved < old_size(t))
 		return NULL;
 	t->old = NULL;
 	t->old_bytes = 0;
@@ -145,9 +167,34 @@ int64_t table_bytes_due(const struct table *t)
 	size_t wanted;
 
 	if (t->old)
-		return t->mask < t->old_mask ? t->bytes : t->bytes + t->old_bytes;
+		return t->shift > t->old_shift ? t->bytes : t->bytes + t->old_bytes;
 	wanted = table_wanted(t);
-	if (wanted && wanted <= t->mask)
+	if (wanted && wanted < table_size(t))
 		return (int64_t)(wanted * sizeof(struct entry *));
 	return t->bytes;
+}
+
+static void walk_bucket(struct entry *e, void (*look)(struct entry *e, void *arg), void *arg)
+{
+	struct entry *next;
+
+	for (; e; e = next) {
+		next = e->next;
+		look(e, arg);
+	}
+}
+
+uint32_t table_walk(struct table *t, uint32_t at, void (*look)(struct entry *e, void *arg),
+                    void *arg)
+{
+	size_t i = index_of(at, t->shift);
+	uint32_t first = (uint32_t)(i << t->shift), last = first + ((1u << t->shift) - 1);
+
+	walk_bucket(t->bucket[i], look, arg);
+	if (t->old) {
+		for (size_t k = index_of(first, t->old_shift); k <= index_of(last, t->old_shift);
+		     k++)
+			walk_bucket(t->old[k], look, arg);
+	}
+	return last + 1;
 }

@@ -168,6 +168,7 @@ static void promote_locked(struct engine *e, struct job *j)
 	leave_locked(e, j);
 	j->submitted_us = clock_us();
 	enter_locked(e, j, LANE_REQUESTS);
+	pthread_cond_signal(&e->work); /* a worker that had nothing to do for the quota's sake */
 }
 
 /* The fill that a request may share. `*ret_running`: one that it must wait behind instead. */

@@ -214,7 +214,9 @@ bool request_answer_stale(struct request *q, enum MHD_Result *ret)
 	if (!endpoint_is_cached(q->endpoint) ||
 	    !cache_get_stale(h->cache, key, &q->endpoint->freshness, clock_ms(), &found))
 		return false;
-	*ret = answer_found(q, SERVED_STALE_IF_ERROR, &found);
+	/* Somebody may have had more luck meanwhile. */
+	bool fresh = found.state == CACHE_FRESH;
+	*ret = answer_found(q, fresh ? SERVED_HIT : SERVED_STALE_IF_ERROR, &found);
 	return true;
 }
 
@@ -231,7 +233,7 @@ static enum MHD_Result answer(struct request *q, const struct ask *a)
 	q->served = SERVED_BYPASS;
 	if (!endpoint_is_cached(a->endpoint))
 		return submit(q, a);
-	cache_get(h->cache, a->key, &a->endpoint->freshness, q->started_us / 1000, &found);
+	cache_get(h->cache, a->key, &a->endpoint->freshness, clock_ms(), &found);
 	if (found.refresh)
 		engine_refresh(h->engine, a);
 	if (found.state != CACHE_MISS)
