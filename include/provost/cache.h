@@ -152,8 +152,9 @@ struct entry *cache_peek(struct cache *c, struct cache_key key, const struct fre
 int cache_put(struct cache *c, struct entry *e, const struct freshness *f,
               uint64_t now_ms) _must_check_;
 
-/* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. */
-bool cache_would_store(const struct cache *c, size_t bytes);
+/* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. What is
+ * too large is counted as refused. */
+bool cache_would_store(struct cache *c, size_t bytes);
 
 /* Whether this caller is to make the variant: true for one caller per entry and coding, while the
  * entry is in the cache. Whoever it is calls cache_attach or cache_unclaim_variant. */

@@ -246,12 +246,15 @@ static int may_put_locked(struct cache *c, struct shard *s, const struct entry *
 	return 0;
 }
 
-bool cache_would_store(const struct cache *c, size_t bytes)
+bool cache_would_store(struct cache *c, size_t bytes)
 {
 	/* Relaxed: cache_put decides. */
 	int64_t max = atomic_load_explicit(&c->max_entry, memory_order_relaxed);
 
-	return bytes <= (size_t)max;
+	if (bytes <= (size_t)max)
+		return true;
+	atomic_fetch_add_explicit(&c->refused, 1, memory_order_relaxed);
+	return false;
 }
 
 static bool begun_after(const struct entry *a, const struct entry *b)

@@ -87,6 +87,9 @@ START_TEST(too_large_is_refused)
 	resize(cost * ENTRY_SHARE - 1);
 	ck_assert_int_eq(put_number(4, LEN, ENTRY_BODY), -E2BIG);
 	ck_assert_uint_eq(stats().refused, 3);
+	ck_assert(cache_would_store(c, 1));
+	ck_assert(!cache_would_store(c, (size_t)cost));
+	ck_assert_uint_eq(stats().refused, 4);
 
 	cost = cost_of(0, ENTRY_ABSENCE);
 	resize(cost * ABSENCE_SHARE);
