@@ -80,6 +80,23 @@ static int command_serve(const struct command_line *l)
 	return serve(config, catalog, l->pidfile);
 }
 
+/* One line: what its answers are made from. */
+static void print_dependencies(const struct endpoint *e)
+{
+	printf("  %s: ", e->name);
+	if (e->opaque)
+		printf("neither cached nor collapsed: %s", e->opaque);
+	else if (e->dependencies == 0)
+		printf("no table");
+	for (size_t i = 0; !e->opaque && i < e->dependencies; i++) {
+		const struct dependency *d = &e->dependency[i];
+		printf("%s%s", i ? ", " : "", d->table);
+		if (d->column)
+			printf("(%s=:%s)", d->column, e->param[d->param].name);
+	}
+	putchar('\n');
+}
+
 static int command_check(const struct command_line *l)
 {
 	_cleanup_errors_ struct errors *errs = errors_new();
@@ -94,6 +111,8 @@ static int command_check(const struct command_line *l)
 		        errors_count(errs) == 1 ? "" : "s");
 		return 1;
 	}
+	for (size_t i = 0; i < catalog->endpoints; i++)
+		print_dependencies(catalog->endpoint[i]);
 	printf("%s: good; %zu endpoint%s checked against the database\n", l->config,
 	       catalog->endpoints, catalog->endpoints == 1 ? "" : "s");
 	return 0;

@@ -14,8 +14,9 @@
 
 /* Writes the slots of everything that the endpoint's answer for these values (one per parameter, or
  * NULL) carries, and returns how many. A dependency on rows whose value is NULL is one on the whole
- * table; an array gives a tag per element; where there would be more than `max`, a dependency on
- * rows becomes one on its table. `max` is at least TAGS_MIN. */
+ * table; an array gives a tag per element that is not NULL, and without any is one on the whole
+ * table; where there would be more than `max`, a dependency on rows becomes one on its table. `max`
+ * is at least TAGS_MIN. Not for opaque endpoints. */
 size_t tags_of(const struct generations *g, const struct endpoint *e, const char *const *values,
                gen_slot *slot, size_t max);
 

@@ -2,6 +2,7 @@
 #include <libpq-fe.h>
 #include <string.h>
 
+#include "dependencies.h"
 #include "provost/catalog.h"
 #include "provost/conn.h"
 #include "provost/engine.h"
@@ -85,22 +86,34 @@ static void check_plan(const struct endpoint *e, const struct pg_result *columns
 		           "something");
 }
 
-static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, struct errors *errs)
+static int check_statement(struct conn *c, struct endpoint *e, uint64_t deadline_us,
+                           struct pg_result **ret_columns, struct errors *errs)
 {
-	_cleanup_result_ struct pg_result *columns = NULL, *plan = NULL;
-	int r = conn_describe(c, &e->stmt, deadline_us, &columns);
+	_cleanup_result_ struct pg_result *plan = NULL;
+	int r = conn_describe(c, &e->stmt, deadline_us, ret_columns);
 	if (r < 0)
 		return r;
-	if (*conn_sqlstate(columns)) {
-		add_refusal(e, columns, errs);
+	if (*conn_sqlstate(*ret_columns)) {
+		add_refusal(e, *ret_columns, errs);
 		return 0;
 	}
-	check_columns(e, columns, errs);
+	check_columns(e, *ret_columns, errs);
 	r = conn_explain(c, &e->stmt, deadline_us, &plan);
 	if (r == 0)
-		check_plan(e, columns, plan, errs);
-	key_seal(e);
+		check_plan(e, *ret_columns, plan, errs);
 	return r;
+}
+
+static int describe(struct conn *c, struct endpoint *e, uint64_t deadline_us, struct errors *errs)
+{
+	_cleanup_result_ struct pg_result *columns = NULL;
+	size_t before = errors_count(errs);
+	int r = check_statement(c, e, deadline_us, &columns, errs);
+	if (r < 0 || e->method != METHOD_GET)
+		return r;
+	if (errors_count(errs) > before)
+		return dependencies_check(c, e, deadline_us, errs);
+	return dependencies_find(c, e, columns, deadline_us, errs);
 }
 
 int engine_describe(struct catalog *c, const char *url, bool prepare, int interrupt,
@@ -120,6 +133,7 @@ int engine_describe(struct catalog *c, const char *url, bool prepare, int interr
 			           r == -ETIMEDOUT ? "did not answer in time" : "went away");
 			return -ENOTCONN;
 		}
+		key_seal(c->endpoint[i]); /* all that its answers' meaning depends on is known */
 	}
 	return errors_count(errs) > before ? -EINVAL : 0;
 }

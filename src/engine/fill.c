@@ -24,6 +24,8 @@ static bool answer_from_cache(struct engine *e, struct job *j)
 static void note_tags(struct engine *e, struct job *j)
 {
 	const char *value[ENDPOINT_PARAMS_MAX];
+	if (!endpoint_is_collapsed(j->endpoint))
+		return;
 	key_values(j->endpoint, j->key.bytes, j->key.len, value);
 	j->slots = tags_of(e->generations, j->endpoint, value, j->slot, ELEMENTSOF(j->slot));
 }
