@@ -45,7 +45,8 @@ static const struct {
     [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
 };
 
-/* Statements that the database ran and refused are no failure of the database's. */
+/* Statements that the database ran and refused are no failure of the database's. That no connection
+ * became free in time is: when it hangs, all of them are out until the loss is known. */
 bool answer_is_database_failure(const struct answer *a)
 {
 	static const char *const states[] = {"08", "53", "57P0", "58", "XX"};
@@ -53,6 +54,7 @@ bool answer_is_database_failure(const struct answer *a)
 	case OUTCOME_DB_DOWN:
 	case OUTCOME_DB_LOST:
 	case OUTCOME_DEADLINE:
+	case OUTCOME_POOL_TIMEOUT:
 		return true;
 	case OUTCOME_SQL_ERROR:
 		for (size_t i = 0; i < ELEMENTSOF(states); i++)
