@@ -2,6 +2,7 @@
 
 Bodies say when their statement ran, on this machine's own clock, so that an answer which claims to be fresh can be
 held against its ttl."""
+import collections
 import contextlib
 import json
 import statistics
@@ -68,6 +69,7 @@ class Seen:
         self.wall = time.time()
         self.cache = status(answer) if answer.header("Cache-Status") else None
         self.body = json.loads(answer.body) if answer.status == 200 else None
+        self.problem = json.loads(answer.body)["detail"] if answer.status >= 400 else None
 
     @property
     def fresh(self):
@@ -326,6 +328,6 @@ def test_database_frozen_under_load(cluster, db, server):
     assert outage.long.statuses() == {200}
     assert all(r.seen.fresh for r in outage.long.results)
     claims_hold(outage.short.results, 1)
-    print(f"\nfrozen: {sorted(outage.short.statuses())} of what expires, {sorted(outage.unknown.statuses())} of what is unknown",
-          end="")
-    assert outage.short.statuses() <= {200, 503, 504}
+    for name, load in (("what expires", outage.short), ("what is unknown", outage.unknown)):
+        print(f"\nfrozen, of {name}: {dict(collections.Counter(r.seen.problem or r.seen.detail or 200 for r in load.results))}", end="")
+    assert outage.short.statuses() == {200}, "what is stored is answered"
