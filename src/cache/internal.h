@@ -15,6 +15,7 @@ struct cache {
 	struct generations *generations;
 	struct shard *shard;
 	_Atomic unsigned sweeps;
+	_Atomic int64_t lowest;   /* resident since memory was last given back; 0: to be done */
 	_Atomic int64_t capacity; /* as configured; each shard has its share and the other rules */
 };
 
