@@ -154,6 +154,24 @@ START_TEST(what_is_referenced_outlives_its_eviction)
 }
 END_TEST
 
+START_TEST(memory_is_given_back_when_it_is_time)
+{
+	int64_t lowest;
+
+	cache_trim_memory(c);
+	lowest = c->lowest;
+	ck_assert_int_gt(lowest, 0);
+	for (unsigned i = 0; i < 3; i++)
+		put_number(i, 3 * MIB, ENTRY_BODY);
+	cache_trim_memory(c);
+	ck_assert_int_ge(c->lowest, lowest);
+	resize(MIB);
+	ck_assert_int_eq(c->lowest, 0);
+	cache_trim_memory(c);
+	ck_assert_int_gt(c->lowest, 0);
+}
+END_TEST
+
 START_TEST(variants_count_and_evict)
 {
 	struct entry *e;
@@ -435,6 +453,7 @@ static Suite *cache_bounds_suite(void)
 	tcase_add_test(t, nothing_is_stored_without_capacity);
 	tcase_add_test(t, smaller_capacity_applies_at_once);
 	tcase_add_test(t, what_is_referenced_outlives_its_eviction);
+	tcase_add_test(t, memory_is_given_back_when_it_is_time);
 	tcase_add_test(t, variants_count_and_evict);
 	tcase_add_test(t, entry_costs_two_hundred_bytes_at_most);
 	tcase_add_test(t, sweep_frees_what_is_dead_and_nothing_else);
