@@ -35,8 +35,8 @@ enum {
 	CACHE_SWEEP_TURN = 1024, /* calls of cache_sweep that look at everything once */
 };
 
-/* Sets malloc up for what a cache does to it: one arena, and large blocks mapped one by one. Once, by
- * main, before there are threads. */
+/* Sets malloc up for what a cache does to it: one arena, and large blocks mapped one by one. Once,
+ * by main, before there are threads. */
 void cache_tune_allocator(void);
 
 struct cache_options {
