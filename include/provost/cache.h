@@ -35,9 +35,8 @@ enum {
 	CACHE_SWEEP_TURN = 1024, /* calls of cache_sweep that look at everything once */
 };
 
-/* Makes malloc give back what the cache frees: one arena, and large blocks mapped one by one. Once,
- * by main, before there are threads. What a process takes is then close to `capacity`; it is up to
- * a third more otherwise. */
+/* Sets malloc up for what a cache does to it: one arena, and large blocks mapped one by one. Once,
+ * by main, before there are threads. */
 void cache_tune_allocator(void);
 
 struct cache_options {
@@ -153,8 +152,9 @@ struct entry *cache_peek(struct cache *c, struct cache_key key, const struct fre
 int cache_put(struct cache *c, struct entry *e, const struct freshness *f,
               uint64_t now_ms) _must_check_;
 
-/* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. */
-bool cache_would_store(const struct cache *c, size_t bytes);
+/* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. What
+ * is too large is counted as refused. */
+bool cache_would_store(struct cache *c, size_t bytes);
 
 /* Whether this caller is to make the variant: true for one caller per entry and coding, while the
  * entry is in the cache. Whoever it is calls cache_attach or cache_unclaim_variant. */
@@ -173,6 +173,11 @@ void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, vo
  * rules that they were put with. Janitor, every 10 ms: a turn over everything takes some ten
  * seconds. */
 void cache_sweep(struct cache *c, uint64_t now_ms);
+
+/* Gives free memory back to the system when the process has grown since this was last done, by a
+ * sixteenth of the capacity or 64 MiB, and after cache_configure. Whoever allocates meanwhile may
+ * wait, for milliseconds. Janitor, every second. */
+void cache_trim_memory(struct cache *c);
 
 struct cache_top {
 	char *key; /* the key's bytes, owned by whoever asked */

@@ -60,10 +60,11 @@ void cache_configure(struct cache *c, const struct cache_options *o)
 	};
 
 	CHECK_MAGIC(c, CACHE_MAGIC);
-	/* Relaxed: for the report. */
+	/* Relaxed: for the report, and for when to give memory back, which is now. */
 	atomic_store_explicit(&c->capacity, o->capacity, memory_order_relaxed);
 	atomic_store_explicit(&c->max_entry, MIN(rules.max_entry, rules.share / ENTRY_SHARE),
 	                      memory_order_relaxed);
+	atomic_store_explicit(&c->lowest, 0, memory_order_relaxed);
 	for (unsigned i = 0; i < c->shards; i++) {
 		struct shard *s = &c->shard[i];
 
@@ -246,12 +247,15 @@ static int may_put_locked(struct cache *c, struct shard *s, const struct entry *
 	return 0;
 }
 
-bool cache_would_store(const struct cache *c, size_t bytes)
+bool cache_would_store(struct cache *c, size_t bytes)
 {
 	/* Relaxed: cache_put decides. */
 	int64_t max = atomic_load_explicit(&c->max_entry, memory_order_relaxed);
 
-	return bytes <= (size_t)max;
+	if (bytes <= (size_t)max)
+		return true;
+	atomic_fetch_add_explicit(&c->refused, 1, memory_order_relaxed);
+	return false;
 }
 
 static bool begun_after(const struct entry *a, const struct entry *b)

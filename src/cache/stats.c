@@ -93,6 +93,7 @@ void cache_stats(struct cache *c, struct cache_stats *ret)
 
 	CHECK_MAGIC(c, CACHE_MAGIC);
 	sum.capacity = atomic_load_explicit(&c->capacity, memory_order_relaxed);
+	sum.refused = atomic_load_explicit(&c->refused, memory_order_relaxed);
 	for (unsigned i = 0; i < c->shards; i++)
 		add(&sum, &r, &c->shard[i]);
 	name_top(&r, &sum);

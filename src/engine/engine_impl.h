@@ -50,6 +50,7 @@ struct engine {
 	struct lane lane[LANE_COUNT];
 	LIST_HEAD(, job) fills[FILLS_BUCKETS]; /* that can be found by their key */
 	unsigned busy, background_busy;
+	uint64_t answered_us; /* when the database last answered a statement, whatever it said */
 	bool stopping;
 	uint64_t jobs, collapsed, statements, retries, refreshes, encodings;
 	uint64_t outcomes[OUTCOME_COUNT];
@@ -58,6 +59,14 @@ struct engine {
 
 	struct worker worker[ENGINE_THREADS_MAX];
 };
+
+/* ---- engine.c ------------------------------------------------------------------------ */
+
+/* Whether statements run, and none has been answered since: the database hangs, rather than that
+ * there is too much to do. */
+bool engine_is_silent_locked(const struct engine *e, uint64_t since_us);
+/* The same for who does not hold the lock. */
+bool engine_is_silent(struct engine *e, uint64_t since_us);
 
 /* ---- job.c --------------------------------------------------------------------------- */
 

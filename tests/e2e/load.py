@@ -8,7 +8,7 @@
 A result is refused (the connection was never established), answered (a complete, well-formed answer)
 or failed: reset, closed without an answer, or cut short. Each client ends at its first refusal when
 told to (`until_refused`), which is how a stop is watched. A path may be a function of a counter, so
-that no two requests are the same one.
+that no two requests are the same one. What `see` makes of an answer is kept in its result as `seen`.
 
 nothing_left_behind(server, cluster, db, pool_max) is a block after which descriptors, threads, sessions
 and memory are what they were; rss, descriptors, threads and sessions are its parts.
@@ -25,11 +25,11 @@ SANITIZED = SLOWNESS > 1
 
 
 class Result:
-    __slots__ = ("path", "begun", "ended", "status", "error", "retry_after")
+    __slots__ = ("path", "begun", "ended", "status", "error", "retry_after", "seen")
 
-    def __init__(self, path, begun, ended, status, error, retry_after=None):
+    def __init__(self, path, begun, ended, status, error, retry_after=None, seen=None):
         self.path, self.begun, self.ended = path, begun, ended
-        self.status, self.error, self.retry_after = status, error, retry_after
+        self.status, self.error, self.retry_after, self.seen = status, error, retry_after, seen
 
     @property
     def seconds(self):
@@ -40,7 +40,9 @@ class Result:
 
 
 class Load:
-    def __init__(self, server, path, clients=4, keep_alive=True, pause=0, until_refused=False, seconds=20):
+    def __init__(self, server, path, clients=4, keep_alive=True, pause=0, until_refused=False, seconds=20,
+                 see=None):
+        self.see = see or (lambda answer: None)
         self.port, self.clients, self.keep_alive, self.pause = server.port, clients, keep_alive, pause
         self.until_refused, self.seconds = until_refused, seconds
         self.path = path if callable(path) else lambda n: path
@@ -111,9 +113,10 @@ class Load:
 
     def _request(self, connection, path, begun):
         """One request: its result, and the connection if it may be used again."""
-        def result(status, error, retry_after=None):
-            return Result(path, begun, time.monotonic(), status, error, retry_after)
+        def result(status, error, retry_after=None, seen=None):
+            return Result(path, begun, ended or time.monotonic(), status, error, retry_after, seen)
 
+        ended = None
         try:
             connection = connection or Connection(self.port, self.seconds)
         except ConnectionRefusedError:
@@ -124,13 +127,15 @@ class Load:
         try:
             connection.send(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{close}\r\n".encode())
             answer = connection.response()
+            ended = time.monotonic()
+            seen = self.see(answer)
         except (OSError, Closed, AssertionError) as e:
             connection.close()
             return result(None, f"{type(e).__name__}: {e}"), None
         if not self.keep_alive or (answer.header("Connection") or "").lower() == "close":
             connection.close()
             connection = None
-        return result(answer.status, None, answer.header("Retry-After")), connection
+        return result(answer.status, None, answer.header("Retry-After"), seen), connection
 
 
 # ---- what a server holds -------------------------------------------------------------------------

@@ -4,10 +4,14 @@ import pytest
 from harness import Server, wait_until
 
 ENDPOINTS = {
-    "sleep.sql": "-- @route GET /api/sleep\nSELECT to_json(pg_sleep(30)::text)",
+    # `n` makes every request another one, so that none is answered with another's answer.
+    "sleep.sql": "-- @route GET /api/sleep\n-- @query n integer\n-- @cache off\nSELECT to_json(pg_sleep(30 + 0 * coalesce(:n, 0))::text)",
     "one.sql": "-- @route GET /api/one\nSELECT to_json(1)",
 }
-SLEEP = b"GET /api/sleep HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def sleep(n=0):
+    return f"GET /api/sleep?n={n} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def sleeping(cluster, db):
@@ -19,8 +23,8 @@ def test_statements_of_callers_who_left_are_cancelled(cluster, empty_database):
     with Server(cluster, empty_database, ENDPOINTS, {"workers": {"threads": 2}}) as server:
         for _ in range(3):
             clients = [server.connect() for _ in range(5)]      # two run, three wait
-            for client in clients:
-                client.send(SLEEP)
+            for n, client in enumerate(clients):
+                client.send(sleep(n))
             wait_until(lambda: sleeping(cluster, empty_database) == 2, what="two statements run")
             for client in clients:
                 client.close()
@@ -32,9 +36,9 @@ def test_one_who_leaves_takes_nobody_along(cluster, empty_database):
     """With two statements running, the one whose caller has left is cancelled, not the other."""
     endpoints = {**ENDPOINTS, "nap.sql": "-- @route GET /api/nap\nSELECT to_json(pg_sleep(3)::text)"}
     with Server(cluster, empty_database, endpoints) as server, server.connect() as stays:
-        stays.send(SLEEP.replace(b"/sleep", b"/nap"))
+        stays.send(sleep().replace(b"/sleep", b"/nap"))
         with server.connect() as leaves:
-            leaves.send(SLEEP)
+            leaves.send(sleep())
             wait_until(lambda: sleeping(cluster, empty_database) == 2)
         wait_until(lambda: sleeping(cluster, empty_database) <= 1)
         assert stays.response().status == 200

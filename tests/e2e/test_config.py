@@ -18,7 +18,7 @@ ENDPOINTS = {
                    " 'read_only', current_setting('transaction_read_only'), 'encoding', current_setting('client_encoding'),"
                    " 'user', current_user, 'database', current_database(), 'pid', pg_backend_pid(),"
                    " 'prepared', (SELECT count(*) FROM pg_prepared_statements))",
-    "held.sql": f"-- Waits for the test.\n-- @route GET /api/held\nSELECT json_build_object('v', pg_advisory_xact_lock_shared({LOCK})::text)",
+    "held.sql": f"-- Waits for the test.\n-- @route GET /api/held\n-- @query n integer\n-- @cache off\nSELECT json_build_object('v', pg_advisory_xact_lock_shared({LOCK})::text, 'n', :n)",
 }
 
 
@@ -276,9 +276,9 @@ def test_connection_limit_of_an_orm_s_url(cluster, db, more, config, limit):
     with Server(cluster, db, endpoints=ENDPOINTS, config={"database": {"url": url, **config}}) as server:
         with held(cluster, db):
             connections = []
-            for _ in range(6):
+            for n in range(6):
                 connections.append(server.connect(30))
-                connections[-1].send(b"GET /api/held HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                connections[-1].send(f"GET /api/held?n={n} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             wait_until(lambda: waiting(cluster, db) == limit, what=f"{limit} statements run")
             mine = [b for b in cluster.backends(db) if b["application_name"] == "provost"]
             assert len(mine) == limit

@@ -13,11 +13,13 @@ from problems import problem
 
 LOCK = 4711
 ENDPOINTS = {
-    "quick.sql": "-- At once.\n-- @route GET /api/quick\nSELECT json_build_object('quick', true)",
-    "held.sql": f"-- Waits for the test.\n-- @route GET /api/held\nSELECT json_build_object('held', pg_advisory_xact_lock_shared({LOCK})::text)",
-    "timed.sql": "-- Waits for the test, for 200 ms.\n-- @route GET /api/timed\n-- @timeout 200ms\n"
+    "quick.sql": "-- At once.\n-- @route GET /api/quick\n-- @cache off\nSELECT json_build_object('quick', true)",
+    # `n` makes every request another one, so that none is answered with another's answer.
+    "held.sql": "-- Waits for the test.\n-- @route GET /api/held\n-- @query n integer\n-- @cache off\n"
+                f"SELECT json_build_object('held', pg_advisory_xact_lock_shared({LOCK})::text, 'n', :n)",
+    "timed.sql": "-- Waits for the test, for 200 ms.\n-- @route GET /api/timed\n-- @cache off\n-- @timeout 200ms\n"
                  f"SELECT json_build_object('timed', pg_advisory_xact_lock_shared({LOCK})::text)",
-    "overridden.sql": "-- Waits for the test, for less than the file says.\n-- @route GET /api/overridden\n-- @timeout 1h\n"
+    "overridden.sql": "-- Waits for the test, for less than the file says.\n-- @route GET /api/overridden\n-- @cache off\n-- @timeout 1h\n"
                       f"SELECT json_build_object('timed', pg_advisory_xact_lock_shared({LOCK})::text)",
     "large.sql": "-- A large answer.\n-- @route GET /api/large\nSELECT to_json(repeat('x', 30000000))",
 }
@@ -189,7 +191,7 @@ def test_a_full_queue_refuses_at_once(cluster, db):
         with held(cluster, db):
             connections = [start(server)]
             wait_until(lambda: waiting(cluster, db) == 1, what="the first runs")
-            connections += [start(server) for _ in range(6)]
+            connections += [start(server, f"/api/held?n={n}") for n in range(6)]
             refused = wait_until(lambda: len(r := readable(connections)) == 4 and r, what="four are refused")
             for connection in refused:
                 assert problem(connection.response(), 503)["detail"].startswith("Too many requests are waiting.")

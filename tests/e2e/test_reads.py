@@ -237,6 +237,7 @@ def test_one_statement(cluster, database, server, ids, case):
     dsn = cluster.dsn(database)
     path = READS[case][1].format(**ids)
     for _ in range(2):  # prepared anew, and prepared already
+        assert server.request("DELETE", "/api/admin/cache?all").status == 200
         reset_statements(dsn)
         assert server.get(path).status == 200
         assert list(statements(dsn, own=True).values()) == [1]

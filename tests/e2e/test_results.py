@@ -89,11 +89,13 @@ def test_refusals_leave_a_line(cluster, empty_database):
     cluster.sql(empty_database, FUNCTIONS)
     with Server(cluster, empty_database, ENDPOINTS, config) as server:
         with server.connect() as a, server.connect() as b, server.connect() as c:
-            request = b"GET /api/sleep?s=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-            a.send(request)
+            def ask(connection, s):
+                connection.send(f"GET /api/sleep?s={s} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+            ask(a, 1)
             wait_until(lambda: any("pg_sleep" in row["query"] and row["state"] == "active"
                                    for row in cluster.backends(empty_database)))
-            b.send(request)
-            c.send(request)
+            ask(b, 1.001)        # not the same statement, or they would share it
+            ask(c, 1.002)
             assert sorted(x.response().status for x in (a, b, c)) == [200, 200, 503]
         server.wait_log(r'msg="requests were answered 503" queue_full=1 ')
