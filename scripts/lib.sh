@@ -105,6 +105,9 @@ need_to_build() {
     need_module inih libinih-dev
     need_module libxxhash libxxhash-dev
     need_module libsodium libsodium-dev
+    need_module libcrypto libssl-dev
+    need_module jansson libjansson-dev
+    need_module cjose libcjose-dev
     need_module zlib zlib1g-dev
     need_module libbrotlienc libbrotli-dev
     need_module check check
