@@ -526,7 +526,7 @@ START_TEST(tokens_of_the_rfcs)
 	    "eOkHWEsqtFZESc6BfI7noOPqvhJ1"
 	    "phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
 	    "eyJhbGciOiJFUzI1NiJ9." JOE ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-"
-	                                "F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+	    "F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
 	};
 	_cleanup_free_ char *jwks = file_of(
 	    "rfc.json",
