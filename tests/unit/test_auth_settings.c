@@ -429,6 +429,30 @@ START_TEST(changed_files_are_read_anew)
 }
 END_TEST
 
+START_TEST(secrets_overlap_while_one_is_replaced)
+{
+	_cleanup_auth_ struct auth *a = auth_new();
+	static const char next[] = "another secret, thirty-two bytes or more";
+	_cleanup_free_ char *old = jwt(HS, CLAIMS(""));
+	_cleanup_free_ char *new = jwt_signed(HS, CLAIMS(""), next, strlen(next));
+	_cleanup_free_ char *neither = jwt_signed(HS, CLAIMS(""), "x", 1);
+	_cleanup_free_ char *path = file_of("overlap", next);
+	struct auth_options o;
+
+	usual(&o);
+	add(&o.jwt_secret.files, path);
+	configure(a, &o);
+	ck_assert_int_eq(bearer(a, old), 0);
+	ck_assert_int_eq(bearer(a, new), 0);
+	ck_assert_int_eq(bearer(a, neither), -EKEYREJECTED);
+	secret_unref(&o.jwt_secret.given);
+	configure(a, &o);
+	ck_assert_int_eq(bearer(a, old), -EKEYREJECTED);
+	ck_assert_int_eq(bearer(a, new), 0);
+	auth_options_done(&o);
+}
+END_TEST
+
 START_TEST(refused_options_are_not_watched)
 {
 	_cleanup_auth_ struct auth *a = usual_auth();
@@ -551,6 +575,7 @@ int main(void)
 	tcase_add_test(t, token_mode_needs_no_keys);
 	tcase_add_test(t, star_accepts_any);
 	tcase_add_test(t, changed_files_are_read_anew);
+	tcase_add_test(t, secrets_overlap_while_one_is_replaced);
 	tcase_add_test(t, refused_options_are_not_watched);
 	tcase_add_test(t, change_of_settings_forgets_identities);
 	tcase_add_test(t, secrets_are_left_out_of_core_dumps);
