@@ -429,6 +429,38 @@ START_TEST(changed_files_are_read_anew)
 }
 END_TEST
 
+/* Neither its size, nor its time of modification, nor its inode tell. */
+START_TEST(changes_that_hide_are_noticed)
+{
+	_cleanup_auth_ struct auth *a = auth_new();
+	_cleanup_free_ char *path = file_of("hiding", SECRET);
+	_cleanup_free_ char *text = xstrdup(SECRET);
+	_cleanup_free_ char *t = jwt(HS, CLAIMS(""));
+	struct auth_options o;
+	struct stat st, now;
+	int fd;
+
+	usual(&o);
+	secret_unref(&o.jwt_secret.given);
+	add(&o.jwt_secret.files, path);
+	configure(a, &o);
+	auth_options_done(&o);
+	ck_assert_int_eq(bearer(a, t), 0);
+	ck_assert_int_eq(stat(path, &st), 0);
+	text[0] = 'x';
+	/* Until the file system's clock has moved on. */
+	do {
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+		ck_assert_int_eq(futimens(fd, (struct timespec[]){st.st_atim, st.st_mtim}), 0);
+		ck_assert_int_eq(fstat(fd, &now), 0);
+		close(fd);
+	} while (now.st_ctim.tv_nsec == st.st_ctim.tv_nsec);
+	ck_assert_int_eq(refresh(a, NULL), 1);
+	ck_assert_int_eq(bearer(a, t), -EKEYREJECTED);
+}
+END_TEST
+
 START_TEST(secrets_overlap_while_one_is_replaced)
 {
 	_cleanup_auth_ struct auth *a = auth_new();
@@ -575,6 +607,7 @@ int main(void)
 	tcase_add_test(t, token_mode_needs_no_keys);
 	tcase_add_test(t, star_accepts_any);
 	tcase_add_test(t, changed_files_are_read_anew);
+	tcase_add_test(t, changes_that_hide_are_noticed);
 	tcase_add_test(t, secrets_overlap_while_one_is_replaced);
 	tcase_add_test(t, refused_options_are_not_watched);
 	tcase_add_test(t, change_of_settings_forgets_identities);
