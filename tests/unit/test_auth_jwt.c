@@ -515,6 +515,13 @@ START_TEST(algorithms_are_those_listed)
 	ck_assert_int_eq(bearer(a, text_of(json_member(j, "tokens"), "rs256")), 0);
 	ck_assert_int_eq(bearer(a, text_of(json_member(j, "tokens"), "hs256")), -EKEYREJECTED);
 	ck_assert_int_eq(bearer(a, text_of(json_member(j, "tokens"), "confused")), -EKEYREJECTED);
+	/* Before any key is looked for. */
+	_cleanup_free_ char *f = xasprintf("Bearer %s", text_of(json_member(j, "tokens"), "hs256"));
+	struct credentials c = {.authorization = field(f)};
+	struct identity *i = NULL;
+	const char *reason;
+	ck_assert_int_eq(auth_identify(a, &c, NOW, &i, &reason), -EKEYREJECTED);
+	ck_assert_str_eq(reason, "the token's algorithm is not accepted");
 }
 END_TEST
 

@@ -136,8 +136,8 @@ static void key_of_other_alg(struct auth_options *o)
 static void private_pem(struct auth_options *o)
 {
 	EVP_PKEY *k = EVP_EC_gen("P-256");
-	char path[] = "/tmp/provost-auth-pem-XXXXXX";
-	FILE *f = fdopen(mkstemp(path), "w");
+	_cleanup_free_ char *path = scratch_path("private.pem");
+	FILE *f = fopen(path, "w");
 
 	ck_assert(PEM_write_PrivateKey(f, k, NULL, NULL, 0, NULL, NULL) == 1);
 	fclose(f);
