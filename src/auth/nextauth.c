@@ -32,8 +32,8 @@ static bool derive(const struct secret *s, unsigned char key[KEY_LEN])
 	/* No salt is the same as an empty one (RFC 5869, section 2.2). */
 	OSSL_PARAM params[] = {
 	    OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, sha256, 0),
-	    OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)secret_bytes(s),
-	                            secret_len(s)),
+	    OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY,
+	                                      (void *)(uintptr_t)secret_bytes(s), secret_len(s)),
 	    OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info, sizeof info - 1),
 	    OSSL_PARAM_construct_end(),
 	};

@@ -6,6 +6,7 @@
 #define PROVOST_TESTS_AUTH_TOKENS_H
 
 #include <check.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -51,15 +52,27 @@ static void set(char **to, const char *s)
 
 /* ---- files --------------------------------------------------------------------------- */
 
+static char scratch[64];
+
+static void remove_scratch(void)
+{
+	DIR *d = opendir(scratch);
+
+	for (struct dirent *e; d && (e = readdir(d));)
+		unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+	rmdir(scratch);
+}
+
 static char *scratch_path(const char *name)
 {
-	static char dir[64];
-
-	if (!*dir) {
-		snprintf(dir, sizeof dir, "/tmp/provost-auth-XXXXXX");
-		ck_assert_ptr_nonnull(mkdtemp(dir));
+	if (!*scratch) {
+		snprintf(scratch, sizeof scratch, "/tmp/provost-auth-XXXXXX");
+		ck_assert_ptr_nonnull(mkdtemp(scratch));
+		atexit(remove_scratch);
 	}
-	return xasprintf("%s/%s", dir, name);
+	return xasprintf("%s/%s", scratch, name);
 }
 
 static void write_to(const char *path, const char *text)

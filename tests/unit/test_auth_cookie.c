@@ -186,6 +186,7 @@ START_TEST(cookie_field)
 	    {PLAIN_NAME ".0=%2; " PLAIN_NAME ".0=%2; " PLAIN_NAME ".1=%3", -EBADMSG},
 	    {PLAIN_NAME ".0=%3; " PLAIN_NAME ".1=%2", -EBADMSG},
 	    {PLAIN_NAME ".0=%2; " SECURE_NAME ".1=%3", -EBADMSG},
+	    {PLAIN_NAME ".0=%1; " PLAIN_NAME ".2=x", -EBADMSG},
 	    {PLAIN_NAME ".00=%1", -EBADMSG},
 	    {PLAIN_NAME ".=%1", -EBADMSG},
 	    {PLAIN_NAME ".x=%1", -EBADMSG},

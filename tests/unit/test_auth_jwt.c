@@ -1,3 +1,5 @@
+#include "../../src/auth/idcache.h"
+#include "../../src/auth/identity.h"
 #include "auth_tokens.h"
 
 /* ---- one token, one answer ----------------------------------------------------------- */
@@ -480,6 +482,29 @@ START_TEST(tampered_signatures_are_refused)
 }
 END_TEST
 
+/* cjose halves what is there, and would not miss the last byte of an odd one. */
+START_TEST(signature_has_its_length)
+{
+	_cleanup_json_ json_t *j = fixture("jwts.json");
+	_cleanup_auth_ struct auth *a = node_auth(j, true, true);
+	const char *t = text_of(json_member(j, "tokens"), "es256");
+	_cleanup_free_ char *text = xstrndup(t, (size_t)(strrchr(t, '.') - t));
+	unsigned char signature[65] = {0};
+	size_t len;
+
+	ck_assert_int_eq(sodium_base642bin(signature, 64, t + strlen(text) + 1,
+	                                   strlen(t) - strlen(text) - 1, NULL, &len, NULL,
+	                                   sodium_base64_VARIANT_URLSAFE_NO_PADDING),
+	                 0);
+	for (size_t n = 0; n <= 65; n++) {
+		_cleanup_free_ char *s = b64(signature, n);
+		_cleanup_free_ char *x = xasprintf("%s.%s", text, s);
+
+		ck_assert_int_eq(bearer(a, x), n == 64 ? 0 : -EKEYREJECTED);
+	}
+}
+END_TEST
+
 /* Which keys are there does not matter: what is not listed is refused, and without `kid` the choice
  * must be clear. */
 START_TEST(algorithms_are_those_listed)
@@ -490,6 +515,13 @@ START_TEST(algorithms_are_those_listed)
 	ck_assert_int_eq(bearer(a, text_of(json_member(j, "tokens"), "rs256")), 0);
 	ck_assert_int_eq(bearer(a, text_of(json_member(j, "tokens"), "hs256")), -EKEYREJECTED);
 	ck_assert_int_eq(bearer(a, text_of(json_member(j, "tokens"), "confused")), -EKEYREJECTED);
+	/* Before any key is looked for. */
+	_cleanup_free_ char *f = xasprintf("Bearer %s", text_of(json_member(j, "tokens"), "hs256"));
+	struct credentials c = {.authorization = field(f)};
+	struct identity *i = NULL;
+	const char *reason;
+	ck_assert_int_eq(auth_identify(a, &c, NOW, &i, &reason), -EKEYREJECTED);
+	ck_assert_str_eq(reason, "the token's algorithm is not accepted");
 }
 END_TEST
 
@@ -627,6 +659,31 @@ START_TEST(cache_is_bounded)
 }
 END_TEST
 
+/* A caller that began before a change of settings may put what it verified into the cache after it.
+ */
+START_TEST(what_other_settings_verified_is_not_found)
+{
+	struct idcache *c = idcache_new();
+	struct role_set roles = {.count = 0};
+	struct identity_parts p = {.subject = "s",
+	                           .claims = "{}",
+	                           .token_id = "",
+	                           .roles = &roles,
+	                           .expires_s = NOW + 1,
+	                           .origin = 1};
+	_cleanup_identity_ struct identity *i = identity_new(&p), *found = NULL;
+	unsigned char digest[DIGEST_LEN] = {1}, other[DIGEST_LEN] = {1, [31] = 1};
+
+	idcache_put(c, digest, i, NOW);
+	ck_assert_ptr_null(idcache_get(c, other, 1, NOW));
+	found = idcache_get(c, digest, 1, NOW);
+	ck_assert_ptr_eq(found, i);
+	ck_assert_ptr_null(idcache_get(c, digest, 2, NOW));
+	ck_assert_uint_eq(idcache_count(c), 0);
+	idcache_free(&c);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("auth_jwt");
@@ -644,12 +701,14 @@ int main(void)
 	tcase_add_test(t, tampered_tokens_are_refused);
 	tcase_add_test(t, tokens_of_node);
 	tcase_add_test(t, tampered_signatures_are_refused);
+	tcase_add_test(t, signature_has_its_length);
 	tcase_add_test(t, algorithms_are_those_listed);
 	tcase_add_test(t, two_keys_need_a_kid);
 	tcase_add_test(t, tokens_of_the_rfcs);
 	tcase_add_test(t, what_is_cached_expires);
 	tcase_add_test(t, refused_tokens_take_no_room);
 	tcase_add_test(t, cache_is_bounded);
+	tcase_add_test(t, what_other_settings_verified_is_not_found);
 	suite_add_tcase(s, t);
 	return run_suite(s);
 }
