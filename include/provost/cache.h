@@ -170,13 +170,12 @@ void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, vo
 /* ---- keeping ------------------------------------------------------------------------- */
 
 /* Looks at a bounded part of the entries and frees those that can never be served again, by the
- * rules that they were put with. Janitor, every 10 ms: a turn over everything takes some ten
- * seconds. */
+ * rules that they were put with. Janitor, every 10 ms: a turn over everything takes ten seconds. */
 void cache_sweep(struct cache *c, uint64_t now_ms);
 
 /* Gives free memory back to the system when the process has grown since this was last done, by a
  * sixteenth of the capacity or 64 MiB, and after cache_configure. Whoever allocates meanwhile may
- * wait, for milliseconds. Janitor, every second. */
+ * wait: for a fifth of a millisecond per MiB. Janitor, every second. */
 void cache_trim_memory(struct cache *c);
 
 struct cache_top {

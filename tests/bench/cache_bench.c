@@ -9,7 +9,8 @@
  *
  * One thread and two take turns within a run, so that both see the same machine; figures are the
  * median of the rounds and their spread (lowest - highest). --raises keeps another tag being
- * raised, so that hits look at every slot of theirs.
+ * raised, so that hits look at every slot of theirs. SIZE is as in the
+ * configuration: 256MiB.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -21,6 +22,7 @@
 #include <time.h>
 
 #include "provost/cache.h"
+#include "provost/units.h"
 
 enum { THREADS = 2, ROUNDS_MAX = 100, LIST_MAX = 8, SAMPLES = 1 << 20, KEY_LEN = 40 };
 
@@ -482,7 +484,7 @@ static _noreturn_ void usage(void)
 	      "                   [--rounds N] [--ms N] [--shards N] [--slots N] [--raises] "
 	      "[--cpu-time]\n"
 	      "                   [--default-malloc]\n"
-	      "       cache_bench --churn MINUTES [--capacity MIB] [--mix stationary|shifting] "
+	      "       cache_bench --churn MINUTES [--capacity SIZE] [--mix stationary|shifting] "
 	      "[--default-malloc]\n",
 	      stderr);
 	exit(2);
@@ -532,7 +534,8 @@ static void parse(int argc, char **argv)
 			opt.churn_minutes = strtod(optarg, NULL);
 			break;
 		case 'C':
-			opt.capacity = strtoll(optarg, NULL, 10) << 20;
+			if (units_size(optarg, &opt.capacity) < 0)
+				usage();
 			break;
 		case 'm':
 			opt.shifting = strcmp(optarg, "shifting") == 0;
