@@ -5,10 +5,13 @@
 
 #include "commands/commands.h"
 #include "pidfile.h"
+#include "provost/auth.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
 #include "provost/conn.h"
 #include "provost/engine.h"
+#include "provost/identities.h"
+#include "provost/log.h"
 #include "serve.h"
 
 extern char **environ;
@@ -82,27 +85,59 @@ static int help_config(const char *form)
 	return 0;
 }
 
+static void say_notes(const struct errors *notes)
+{
+	for (size_t i = 0; errors_text(notes, i); i++)
+		fprintf(stderr, "note: %s\n", errors_text(notes, i));
+}
+
 static int command_serve(const struct command_line *l)
 {
-	_cleanup_errors_ struct errors *errs = errors_new();
+	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
 	struct config *config = config_load(command_config_file(l), environ, errs);
 	struct catalog *catalog = config ? serve_load_catalog(config, errs) : NULL;
-	if (!catalog) {
+	struct auth *auth = config ? serve_load_auth(config, errs, notes) : NULL;
+	if (!catalog || !auth) {
 		errors_print(errs, stderr);
+		catalog_free(&catalog);
+		auth_free(&auth);
 		config_free(&config);
 		return 1;
 	}
-	return serve(config, catalog, l->pidfile);
+	for (size_t i = 0; errors_text(notes, i); i++)
+		log_warn("auth: works, but should not stay so",
+		         LOGS("reason", errors_text(notes, i)));
+	return serve(config, catalog, auth, l->pidfile);
+}
+
+/* All that is wrong with who may call. Without the schema the server works, for others than keys.
+ */
+static void check_auth(const struct config *config, uint64_t deadline_us, struct errors *errs,
+                       struct errors *notes)
+{
+	struct auth *auth = serve_load_auth(config, errs, notes);
+	_cleanup_errors_ struct errors *why = errors_new();
+	int r = 0;
+	if (auth && config->auth.mode != AUTH_NONE)
+		r = identities_check(config->pool.url, config->pool.prepare, deadline_us, why);
+	/* That the database cannot be reached is said by the endpoints' check. */
+	if (r < 0 && r != -ENOTCONN)
+		errors_add(r == -ENOENT ? notes : errs, NULL, 0, "%s", errors_text(why, 0));
+	auth_free(&auth);
 }
 
 static int command_check(const struct command_line *l)
 {
-	_cleanup_errors_ struct errors *errs = errors_new();
+	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
 	_cleanup_config_ struct config *config = config_load(command_config_file(l), environ, errs);
 	_cleanup_catalog_ struct catalog *catalog = config ? serve_load_good(config, errs) : NULL;
+	uint64_t deadline_us = clock_us() + CHECK_TIMEOUT_MS * 1000ull;
 	if (catalog)
 		(void)!engine_describe(catalog, config->pool.url, config->pool.prepare, -1,
-		                       clock_us() + CHECK_TIMEOUT_MS * 1000ull, errs);
+		                       deadline_us, errs);
+	if (config)
+		check_auth(config, deadline_us, errs, notes);
+	say_notes(notes);
 	if (errors_count(errs) > 0) {
 		errors_print(errs, stderr);
 		fprintf(stderr, "%zu error%s\n", errors_count(errs),
