@@ -3,21 +3,20 @@
 #include <signal.h>
 #include <string.h>
 
+#include "commands/commands.h"
 #include "pidfile.h"
+#include "provost/auth.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
 #include "provost/conn.h"
 #include "provost/engine.h"
+#include "provost/identities.h"
+#include "provost/log.h"
 #include "serve.h"
 
 extern char **environ;
 
 enum { CHECK_TIMEOUT_MS = 30000 };
-
-struct command_line {
-	const char *config;
-	const char *pidfile;
-};
 
 static void usage(FILE *to)
 {
@@ -26,16 +25,33 @@ static void usage(FILE *to)
 	      "usage: provost COMMAND [options]\n"
 	      "\n"
 	      "commands:\n"
-	      "  serve      run the server in the foreground until SIGTERM or SIGINT\n"
-	      "  check      validate the configuration and every endpoint, also against the\n"
-	      "             database; print all that is wrong; exit 1 if anything is\n"
-	      "  reload     check, then tell the running server (--pidfile) to apply it\n"
-	      "  version    print the version\n"
+	      "  serve           run the server in the foreground until SIGTERM or SIGINT\n"
+	      "  check           validate the configuration and every endpoint, also against\n"
+	      "                  the database; print all that is wrong; exit 1 if anything is\n"
+	      "  reload          check, then tell the running server (--pidfile) to apply it\n"
+	      "  schema install  create the schema `provost`, or bring it up to date\n"
+	      "  schema print    print its SQL\n"
+	      "  key new         make an API key, and print it, once\n"
+	      "  key list        list the API keys\n"
+	      "  key revoke ID   take one back\n"
+	      "  grants print    print SQL that gives a role what the server needs, no more\n"
+	      "  version         print the version\n"
+	      "\n"
+	      "  schema, key and grants are for the owner of the database, not for the role\n"
+	      "  that the server runs as.\n"
 	      "\n"
 	      "options:\n"
 	      "  --config FILE         the configuration (default: config/provost.ini);\n"
 	      "                        endpoints are read from `endpoints/` beside it\n"
 	      "  --pidfile FILE        where serve writes its pid and reload reads it\n"
+	      "  --database URL        the database, for schema, key and grants. Every user of\n"
+	      "                        the machine can see the arguments of a process: put a\n"
+	      "                        URL with a password into PROVOST_DATABASE_URL instead\n"
+	      "  --subject NAME        key new: whose it is\n"
+	      "  --roles admin[,NAME]  key new: what its holder may do\n"
+	      "  --expires 90d         key new: how long it is good for (without it: for ever)\n"
+	      "  --note TEXT           key new: what `key list` is to say about it\n"
+	      "  --role NAME           grants print: the role (default: provost_server)\n"
 	      "  --help                this text\n"
 	      "  --help-config[=FORM]  every key of the configuration; FORM is text (default),\n"
 	      "                        sample (an ini file) or markdown\n"
@@ -47,6 +63,8 @@ static void usage(FILE *to)
 	      "environment:\n"
 	      "  PROVOST_DATABASE_URL, DATABASE_URL   the database, before [database] url\n"
 	      "  PROVOST_SECTION_KEY                  any key, before the file\n"
+	      "  PROVOST_AUTH_JWT_SECRET, PROVOST_AUTH_NEXTAUTH_SECRET, NEXTAUTH_SECRET\n"
+	      "                                       secrets; wiped once they are read\n"
 	      "\n"
 	      "exit status: 0 success; 1 something is wrong, and was said; 2 usage\n",
 	      to);
@@ -67,17 +85,45 @@ static int help_config(const char *form)
 	return 0;
 }
 
+static void say_notes(const struct errors *notes)
+{
+	for (size_t i = 0; errors_text(notes, i); i++)
+		fprintf(stderr, "note: %s\n", errors_text(notes, i));
+}
+
 static int command_serve(const struct command_line *l)
 {
-	_cleanup_errors_ struct errors *errs = errors_new();
-	struct config *config = config_load(l->config, environ, errs);
+	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
+	struct config *config = config_load(command_config_file(l), environ, errs);
 	struct catalog *catalog = config ? serve_load_catalog(config, errs) : NULL;
-	if (!catalog) {
+	struct auth *auth = config ? serve_load_auth(config, errs, notes) : NULL;
+	if (!catalog || !auth) {
 		errors_print(errs, stderr);
+		catalog_free(&catalog);
+		auth_free(&auth);
 		config_free(&config);
 		return 1;
 	}
-	return serve(config, catalog, l->pidfile);
+	for (size_t i = 0; errors_text(notes, i); i++)
+		log_warn("auth: works, but should not stay so",
+		         LOGS("reason", errors_text(notes, i)));
+	return serve(config, catalog, auth, l->pidfile);
+}
+
+/* All that is wrong with who may call. Without the schema the server works, for others than keys.
+ */
+static void check_auth(const struct config *config, uint64_t deadline_us, struct errors *errs,
+                       struct errors *notes)
+{
+	struct auth *auth = serve_load_auth(config, errs, notes);
+	_cleanup_errors_ struct errors *why = errors_new();
+	int r = 0;
+	if (auth && config->auth.mode != AUTH_NONE)
+		r = identities_check(config->pool.url, config->pool.prepare, deadline_us, why);
+	/* That the database cannot be reached is said by the endpoints' check. */
+	if (r < 0 && r != -ENOTCONN)
+		errors_add(r == -ENOENT ? notes : errs, NULL, 0, "%s", errors_text(why, 0));
+	auth_free(&auth);
 }
 
 /* One line: what its answers are made from. */
@@ -99,12 +145,16 @@ static void print_dependencies(const struct endpoint *e)
 
 static int command_check(const struct command_line *l)
 {
-	_cleanup_errors_ struct errors *errs = errors_new();
-	_cleanup_config_ struct config *config = config_load(l->config, environ, errs);
+	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
+	_cleanup_config_ struct config *config = config_load(command_config_file(l), environ, errs);
 	_cleanup_catalog_ struct catalog *catalog = config ? serve_load_good(config, errs) : NULL;
+	uint64_t deadline_us = clock_us() + CHECK_TIMEOUT_MS * 1000ull;
 	if (catalog)
 		(void)!engine_describe(catalog, config->pool.url, config->pool.prepare, -1,
-		                       clock_us() + CHECK_TIMEOUT_MS * 1000ull, errs);
+		                       deadline_us, errs);
+	if (config)
+		check_auth(config, deadline_us, errs, notes);
+	say_notes(notes);
 	if (errors_count(errs) > 0) {
 		errors_print(errs, stderr);
 		fprintf(stderr, "%zu error%s\n", errors_count(errs),
@@ -113,7 +163,8 @@ static int command_check(const struct command_line *l)
 	}
 	for (size_t i = 0; i < catalog->endpoints; i++)
 		print_dependencies(catalog->endpoint[i]);
-	printf("%s: good; %zu endpoint%s checked against the database\n", l->config,
+	printf("%s: good; %zu endpoint%s checked against the database
+", command_config_file(l),
 	       catalog->endpoints, catalog->endpoints == 1 ? "" : "s");
 	return 0;
 }
@@ -164,31 +215,106 @@ static int command_version(const struct command_line *l)
 static const struct {
 	const char *name;
 	int (*run)(const struct command_line *);
+	bool argument; /* takes one word more */
 } COMMANDS[] = {
     {"serve", command_serve},
     {"check", command_check},
     {"reload", command_reload},
+    {"schema install", command_schema_install},
+    {"schema print", command_schema_print},
+    {"key new", command_key_new},
+    {"key list", command_key_list},
+    {"key revoke", command_key_revoke, .argument = true},
+    {"grants print", command_grants_print},
     {"version", command_version},
 };
 
 static const struct option OPTIONS[] = {
-    {"config", required_argument, NULL, 'c'}, {"pidfile", required_argument, NULL, 'p'},
-    {"help", no_argument, NULL, 'h'},         {"help-config", optional_argument, NULL, 'H'},
-    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'},   {"pidfile", required_argument, NULL, 'p'},
+    {"database", required_argument, NULL, 'd'}, {"subject", required_argument, NULL, 's'},
+    {"roles", required_argument, NULL, 'R'},    {"expires", required_argument, NULL, 'e'},
+    {"note", required_argument, NULL, 'n'},     {"role", required_argument, NULL, 'r'},
+    {"help", no_argument, NULL, 'h'},           {"help-config", optional_argument, NULL, 'H'},
+    {"version", no_argument, NULL, 'v'},        {NULL, 0, NULL, 0},
 };
+
+/* An option with a value. */
+static void take_option(struct command_line *l, int c, char *value)
+{
+	switch (c) {
+	case 'c':
+		l->config = value;
+		break;
+	case 'p':
+		l->pidfile = value;
+		break;
+	case 'd':
+		/* So that all there is to be known of URLs stays in one place. */
+		setenv("PROVOST_DATABASE_URL", value, 1);
+		/* There may be a password in it, and others see the arguments. */
+		memset(value, 'x', strlen(value));
+		l->database = true;
+		break;
+	case 's':
+		l->subject = value;
+		break;
+	case 'R':
+		l->roles = value;
+		break;
+	case 'e':
+		l->expires = value;
+		break;
+	case 'n':
+		l->note = value;
+		break;
+	case 'r':
+		l->role = value;
+		break;
+	}
+}
+
+/* Whether the words begin with the command's name; how many words that has. */
+static int words_of(const char *name, char **word, int words)
+{
+	const char *blank = strchr(name, ' ');
+	size_t n = blank ? (size_t)(blank - name) : strlen(name);
+
+	if (strlen(word[0]) != n || strncmp(word[0], name, n) != 0)
+		return 0;
+	if (!blank)
+		return 1;
+	return words > 1 && strcmp(word[1], blank + 1) == 0 ? 2 : 0;
+}
+
+static int run_command(struct command_line *l, char **word, int words)
+{
+	for (size_t i = 0; i < ELEMENTSOF(COMMANDS); i++) {
+		int n = words_of(COMMANDS[i].name, word, words);
+		if (n == 0)
+			continue;
+		if (words > n + COMMANDS[i].argument) {
+			fprintf(stderr,
+			        "provost %s takes no further word; provost --help says what "
+			        "there is\n",
+			        COMMANDS[i].name);
+			return 2;
+		}
+		l->argument = words > n ? word[n] : NULL;
+		conn_global_init();
+		return COMMANDS[i].run(l);
+	}
+	fprintf(stderr,
+	        "provost: there is no command \"%s%s%s\"; provost --help says what there is\n",
+	        word[0], words > 1 ? " " : "", words > 1 ? word[1] : "");
+	return 2;
+}
 
 int main(int argc, char **argv)
 {
-	struct command_line l = {.config = "config/provost.ini"};
+	struct command_line l = {.config = NULL};
 	int c;
 	while ((c = getopt_long(argc, argv, "h", OPTIONS, NULL)) != -1) {
 		switch (c) {
-		case 'c':
-			l.config = optarg;
-			break;
-		case 'p':
-			l.pidfile = optarg;
-			break;
 		case 'h':
 			usage(stdout);
 			return 0;
@@ -196,20 +322,16 @@ int main(int argc, char **argv)
 			return help_config(optarg);
 		case 'v':
 			return command_version(&l);
-		default:
+		case '?':
 			fprintf(stderr, "provost --help says what there is\n");
 			return 2;
+		default:
+			take_option(&l, c, optarg);
 		}
 	}
-	if (optind + 1 != argc) {
+	if (optind == argc) {
 		usage(stderr);
 		return 2;
 	}
-	conn_global_init();
-	for (size_t i = 0; i < ELEMENTSOF(COMMANDS); i++)
-		if (!strcmp(argv[optind], COMMANDS[i].name))
-			return COMMANDS[i].run(&l);
-	fprintf(stderr, "provost: there is no command \"%s\"; provost --help says what there is\n",
-	        argv[optind]);
-	return 2;
+	return run_command(&l, argv + optind, argc - optind);
 }

@@ -5,15 +5,18 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 
 #include "pidfile.h"
+#include "provost/auth.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
 #include "provost/engine.h"
 #include "provost/http.h"
+#include "provost/identities.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 #include "provost/snapshot.h"
@@ -21,7 +24,8 @@
 extern char **environ;
 
 enum {
-	DESCRIPTORS_OWN = 64,   /* logs, files that are read, epoll sets */
+	DESCRIPTORS_OWN =
+	    64, /* logs, files that are read, epoll sets, a connection for identities */
 	DESCRIPTORS_POOLED = 2, /* per connection of the pool: one may be cancelled by another */
 	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
@@ -30,6 +34,9 @@ enum {
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
 	QUIET_MS = 1000, /* without a request, after which kept connections are closed */
+	IDENTITIES_MS =
+	    5000,         /* between looks for keys and revocations, in files and in the database */
+	PURGE_EVERY = 60, /* such looks */
 	LAST_QUIET_MS = 50,
 	LAST_BYTES_MS = 1000, /* for answers queued after the engine stopped */
 };
@@ -41,6 +48,11 @@ struct server {
 	struct cache *cache;
 	struct pool *pool;
 	struct engine *engine;
+	struct auth *auth;
+	struct identities *identities; /* NULL: mode = none */
+	int identities_failed;         /* why the last look was in vain; 0: it was not */
+	uint64_t identities_due_ms;    /* the next look */
+	unsigned identities_looks;
 	struct http *http;
 	unsigned max_connections; /* in force; may be fewer than configured */
 	sigset_t signals;
@@ -146,6 +158,22 @@ static void log_errors(const char *what, const struct errors *errs)
 {
 	for (size_t i = 0; errors_text(errs, i); i++)
 		log_error(what, LOGS("reason", errors_text(errs, i)));
+}
+
+struct auth *serve_load_auth(const struct config *c, struct errors *errs, struct errors *notes)
+{
+	struct auth *a = auth_new();
+
+	if (auth_configure(a, &c->auth, errs, notes) < 0)
+		auth_free(&a);
+	return a;
+}
+
+static void warn_notes(const struct errors *notes)
+{
+	for (size_t i = 0; errors_text(notes, i); i++)
+		log_warn("auth: works, but should not stay so",
+		         LOGS("reason", errors_text(notes, i)));
 }
 
 /* ---- descriptors --------------------------------------------------------------------- */
@@ -280,6 +308,69 @@ static void *janitor(void *arg)
 	return NULL;
 }
 
+/* ---- who may call -------------------------------------------------------------------- */
+
+static void refresh_files(struct server *s)
+{
+	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
+	int r = auth_refresh(s->auth, errs, notes);
+
+	if (r < 0)
+		log_errors(
+		    "auth: the files that have changed are refused; the former keys stay in force",
+		    errs);
+	else if (r > 0)
+		log_info("auth: keys and secrets were read anew");
+	warn_notes(notes);
+}
+
+/* Told once, not at every look. */
+static void tell_load(struct server *s, int r, const struct errors *errs)
+{
+	struct auth_stats stats;
+
+	if (r > 0) {
+		auth_stats(s->auth, &stats);
+		log_errors("auth: a row in the schema `provost` is wrong", errs);
+		log_info("auth: API keys and revocations were read",
+		         LOGU("api_keys", stats.api_keys), LOGU("revocations", stats.revocations));
+	} else if (r == -ENOTCONN && s->identities_failed != r) {
+		log_warn("auth: API keys and revocations stay as they are",
+		         LOGS("reason", errors_text(errs, 0)));
+	} else if (r < 0 && r != -ECANCELED && s->identities_failed != r) {
+		log_warn("auth: API keys and revocations cannot be read",
+		         LOGS("reason", errors_text(errs, 0)));
+	}
+}
+
+static void load_identities(struct server *s)
+{
+	_cleanup_errors_ struct errors *errs = errors_new(), *ignored = errors_new();
+
+	if (!s->identities)
+		return;
+	int r = identities_load(s->identities, errs);
+	tell_load(s, r, errs);
+	s->identities_failed = MIN(r, 0);
+	/* Of a failure the next load will tell. */
+	if (r >= 0 && s->identities_looks++ % PURGE_EVERY == 0)
+		(void)!identities_purge(s->identities, time(NULL), ignored);
+}
+
+/* At once, and then again after a while. */
+static void look_for_identities(struct server *s)
+{
+	refresh_files(s);
+	load_identities(s);
+	s->identities_due_ms = clock_ms() + IDENTITIES_MS;
+}
+
+static int64_t until_due_ms(const struct server *s)
+{
+	uint64_t now = clock_ms();
+	return s->identities_due_ms > now ? (int64_t)(s->identities_due_ms - now) : 0;
+}
+
 /* ---- reload -------------------------------------------------------------------------- */
 
 static void log_change(void *arg, const char *section, const char *key, const char *from,
@@ -325,6 +416,25 @@ static struct http_options http_options(const struct config *c)
 	return o;
 }
 
+/* It was tried before: what is wrong now has become so in this moment. */
+static void configure_auth(struct server *s, const struct config *config)
+{
+	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
+
+	if (auth_configure(s->auth, &config->auth, errs, notes) < 0)
+		log_errors("auth: refused; the former settings stay in force", errs);
+	warn_notes(notes);
+}
+
+static int check_auth(const struct config *config, struct errors *errs)
+{
+	struct auth *tried = serve_load_auth(config, errs, NULL);
+	int r = tried ? 0 : -EINVAL;
+
+	auth_free(&tried);
+	return r;
+}
+
 static void apply(struct server *s, struct config *config, struct catalog *catalog)
 {
 	size_t changes = config_diff(s->config, config, log_change, NULL);
@@ -336,6 +446,7 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	if (r < 0)
 		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
 	cache_configure(s->cache, &config->cache);
+	configure_auth(s, config);
 	http_configure(s->http, &http);
 	publish(s, catalog);
 	config_free(&s->config);
@@ -356,7 +467,9 @@ static void reload(struct server *s)
 		if (config_keep_restart(config, s->config, errs) == 0)
 			catalog = serve_load_catalog(config, errs);
 	}
-	int r = catalog ? check_descriptors(s, config, errs) : -EINVAL;
+	int r = config ? check_auth(config, errs) : -EINVAL;
+	if (r == 0)
+		r = catalog ? check_descriptors(s, config, errs) : -EINVAL;
 	if (r == 0)
 		r = describe(s, config, catalog, errs);
 	if (r == 0)
@@ -364,6 +477,7 @@ static void reload(struct server *s)
 	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
+		load_identities(s);
 		return;
 	}
 	if (r == -ECANCELED) {
@@ -434,6 +548,7 @@ static int bring_up(struct server *s, struct catalog *catalog)
 		_cleanup_errors_ struct errors *errs = errors_new();
 		int r = describe(s, s->config, catalog, errs);
 		if (r == 0) {
+			look_for_identities(s);
 			publish(s, catalog);
 			await_pool(s);
 			http_set_phase(s->http, HTTP_READY);
@@ -501,6 +616,8 @@ static void stop(struct server *s)
 static void server_free(struct server *s)
 {
 	http_free(&s->http);
+	identities_free(&s->identities);
+	auth_free(&s->auth);
 	engine_free(&s->engine);
 	pool_free(&s->pool);
 	cache_free(&s->cache);
@@ -528,11 +645,13 @@ static int run(struct server *s, struct catalog *catalog)
 	if (r == 0 && s->put_off)
 		reload(s);
 	while (r == 0) {
-		int sig = signal_within(s, INT32_MAX);
+		int sig = signal_within(s, until_due_ms(s));
 		if (is_stop(sig))
 			break;
 		if (sig == SIGHUP)
 			reload(s);
+		else if (until_due_ms(s) == 0)
+			look_for_identities(s);
 	}
 	return r < 0;
 }
@@ -560,9 +679,19 @@ static int run_and_stop(struct server *s, struct catalog *catalog)
 	return status;
 }
 
-int serve(struct config *config, struct catalog *catalog, const char *pidfile)
+/* A core dump would hold what callers and libpq's buffers hold: tokens of this moment, the
+ * database's password. The secrets of [auth] lie in pages that dumps leave out anyway. Without
+ * callers to identify a developer may attach a debugger. */
+static void protect_memory(const struct config *c)
 {
-	struct server s = {.config = config, .pidfile = pidfile, .pidfile_fd = -1};
+	if (c->auth.mode != AUTH_NONE)
+		(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+int serve(struct config *config, struct catalog *catalog, struct auth *auth, const char *pidfile)
+{
+	struct server s = {.config = config, .auth = auth, .pidfile = pidfile, .pidfile_fd = -1};
+	protect_memory(config);
 	sigemptyset(&s.signals);
 	sigaddset(&s.signals, SIGTERM);
 	sigaddset(&s.signals, SIGINT);
@@ -575,6 +704,7 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	if (r < 0) {
 		fprintf(stderr, "provost: cannot start the log's thread: %s\n", strerror(-r));
 		catalog_free(&catalog);
+		auth_free(&auth);
 		config_free(&config);
 		return 1;
 	}
@@ -586,6 +716,9 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	s.cache = cache_new(&config->cache, s.generations);
 	s.pool = pool_new(&config->pool);
 	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations);
+	if (config->auth.mode != AUTH_NONE)
+		s.identities =
+		    identities_new(auth, config->pool.url, config->pool.prepare, s.stop_fd);
 	int status = 1;
 	int fits = fit_connections(&s, config);
 	struct http_options http = http_options(config);
@@ -594,7 +727,9 @@ int serve(struct config *config, struct catalog *catalog, const char *pidfile)
 	                                              .cache = s.cache,
 	                                              .generations = s.generations,
 	                                              .engine = s.engine,
-	                                              .pool = s.pool});
+	                                              .pool = s.pool,
+	                                              .auth = s.auth,
+	                                              .identities = s.identities});
 	if (fits == 0 && take_pidfile(&s) == 0)
 		status = run_and_stop(&s, catalog);
 	else

@@ -4,7 +4,8 @@
  * One row per key (src/config/keys.h: section, name, type, unit, bounds, default, live or restart,
  * a sentence) drives parsing, validation, --help-config, the commented sample and
  * docs/CONFIGURATION.md. Precedence: PROVOST_SECTION_KEY in the environment, the file, the default;
- * for [database] url also PROVOST_DATABASE_URL, then DATABASE_URL, then the file.
+ * for [database] url also PROVOST_DATABASE_URL, then DATABASE_URL, then the file. Secrets have no
+ * key: they are named as files, or stand in the environment, from which they are wiped.
  *
  * A struct config is immutable after loading and owned by main, which hands each module the options
  * struct that the module itself defines. Not thread-safe beyond that.
@@ -12,6 +13,7 @@
 #ifndef PROVOST_CONFIG_H
 #define PROVOST_CONFIG_H
 
+#include "provost/auth.h"
 #include "provost/cache.h"
 #include "provost/engine.h"
 #include "provost/errors.h"
@@ -47,6 +49,7 @@ struct config {
 	struct freshness
 	    freshness; /* of endpoints that do not say otherwise; max_stale has no key */
 	struct compression compression;
+	struct auth_options auth;
 	struct log_options log;
 	struct endpoint_override *override; /* by name, sorted */
 	size_t overrides;
@@ -55,7 +58,9 @@ struct config {
 /* Reads `file` (NULL: no file, endpoints_dir is `endpoints` in the working directory). All that is
  * wrong is appended to `errs` with file:line (environment: the variable's name as file); NULL then.
  * Unknown PROVOST_* variables are warned of in the log and ignored. `env` is an environ-like array,
- * a parameter so that tests need not change the process's own. */
+ * a parameter so that tests need not change the process's own. The values of
+ * PROVOST_AUTH_JWT_SECRET, PROVOST_AUTH_NEXTAUTH_SECRET and NEXTAUTH_SECRET are overwritten in it:
+ * whoever loads again gets them from the configuration that runs, by config_keep_restart. */
 struct config *config_load(const char *file, char *const *env, struct errors *errs);
 
 /* The same from memory, for tests and fuzzing; `file` only names the place. */
@@ -71,8 +76,9 @@ void config_free(struct config **c);
 typedef void config_diff_fn(void *arg, const char *section, const char *key, const char *from,
                             const char *to, bool restart);
 size_t config_diff(const struct config *a, const struct config *b, config_diff_fn *f, void *arg);
-/* Gives `c` the values that `running` has for the keys that only a restart applies: what holds once
- * the rest of `c` is applied. -EINVAL, with an error, when the rest contradicts them. */
+/* Gives `c` the values that `running` has for the keys that only a restart applies, and the secrets
+ * of the environment: what holds once the rest of `c` is applied. -EINVAL, with an error, when the
+ * rest contradicts them. */
 int config_keep_restart(struct config *c, const struct config *running,
                         struct errors *errs) _must_check_;
 

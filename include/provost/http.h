@@ -22,6 +22,7 @@ struct catalog;
 struct engine;
 struct generations;
 struct http;
+struct identities;
 struct pool;
 struct snapshot;
 
@@ -56,6 +57,8 @@ struct http_parts {
 	struct engine *engine;
 	struct auth *auth;
 	struct pool *pool;
+	struct auth *auth;
+	struct identities *identities; /* NULL: mode = none */
 };
 
 struct http *http_new(const struct http_options *o, const struct http_parts *parts);

@@ -17,7 +17,7 @@
 
 #include "provost/base.h"
 
-enum { SNAPSHOTS_MAX = 4 };
+enum { SNAPSHOTS_MAX = 16 };
 
 /* Embedded first in the object. */
 struct snapshot_object {

@@ -10,10 +10,13 @@
 #include "provost/log.h"
 #include "url.h"
 
+#define JWT_SECRET      "PROVOST_AUTH_JWT_SECRET"
+#define NEXTAUTH_SECRET "PROVOST_AUTH_NEXTAUTH_SECRET"
+
 enum {
 	CONFIG_FILE_MAX = 1 << 20, /* bytes */
 	OVERRIDES_MAX = 4096,
-	KEYS_MAX = 64,
+	KEYS_MAX = 96,
 	SHOWN_MAX = 80, /* bytes of a value in an error */
 };
 
@@ -254,10 +257,39 @@ static const struct key *key_of_variable(const char *name, size_t n)
 	return NULL;
 }
 
+static char *env_writable(char *const *env, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (; env && *env; env++) {
+		if (strncmp(*env, name, n) == 0 && (*env)[n] == '=')
+			return *env + n + 1;
+	}
+	return NULL;
+}
+
+/* Of several the first is used; all are wiped. */
+static void take_secret(struct loader *l, const char *name, struct secret **to)
+{
+	char *value = env_writable(l->env, name);
+	struct secret *s;
+
+	if (!value || !*value)
+		return;
+	s = secret_take(value);
+	if (!s)
+		errors_add(l->errs, name, 0,
+		           "the secret is longer than 64KiB, or does not fit into memory");
+	else if (!*to)
+		*to = secret_ref(s);
+	secret_unref(&s);
+}
+
 static void warn_unknown_variables(char *const *env)
 {
 	/* What scripts/run tells clients, not us. */
-	static const char *const others[] = {"PROVOST_URL", "PROVOST_TOKEN"};
+	static const char *const others[] = {"PROVOST_URL", "PROVOST_TOKEN", JWT_SECRET,
+	                                     NEXTAUTH_SECRET};
 
 	for (; env && *env; env++) {
 		size_t n = strcspn(*env, "=");
@@ -290,6 +322,10 @@ static void read_environment(struct loader *l)
 		if (value)
 			set_key(l, &config_keys[i], (struct place){l->variable[i], 0}, value);
 	}
+	take_secret(l, JWT_SECRET, &l->config->auth.jwt_secret.given);
+	take_secret(l, NEXTAUTH_SECRET, &l->config->auth.nextauth_secret.given);
+	/* NextAuth's own name for it. */
+	take_secret(l, "NEXTAUTH_SECRET", &l->config->auth.nextauth_secret.given);
 	warn_unknown_variables(l->env);
 }
 
@@ -387,16 +423,20 @@ static void check_cache(struct loader *l)
 		limits_fit_max_entry(c, max_entry.file, max_entry.line, l->errs);
 }
 
-static void check_development(struct loader *l)
+/* Where somebody else may be the caller. */
+static void check_listen(struct loader *l)
 {
-	const struct http_options *http = &l->config->http;
-	struct place at = place_of(l, "http", "development");
+	const struct config *c = l->config;
+	struct place development = place_of(l, "http", "development");
+	struct place mode = place_of(l, "auth", "mode");
 
-	if (http->development && http_listen_check(http->listen) == -EPERM)
+	limits_check_development(c, development.file, development.line, l->errs);
+	if (c->auth.mode == AUTH_NONE && http_listen_check(c->http.listen) == -EPERM)
 		errors_add(
-		    l->errs, at.file, at.line,
-		    "[http] development shows the database's words to every caller: write no, or "
-		    "listen on an address of this machine alone");
+		    l->errs, mode.file, mode.line,
+		    "[auth] mode: with none, whoever reaches the server is its administrator: "
+		    "write token, or let [http] listen name an address of 127.0.0.0/8, ::1 or "
+		    "localhost");
 }
 
 static int by_name(const void *a, const void *b)
@@ -413,7 +453,7 @@ static void finish(struct loader *l)
 	finish_url(l);
 	check_pool(l);
 	check_cache(l);
-	check_development(l);
+	check_listen(l);
 	if (c->overrides)
 		qsort(c->override, c->overrides, sizeof(*c->override), by_name);
 	l->override = NULL;
@@ -501,6 +541,7 @@ void config_free(struct config **cp)
 		if (!key_is_endpoint(&config_keys[i]))
 			key_done(&config_keys[i], c);
 	}
+	auth_options_done(&c->auth);
 	for (size_t i = 0; i < c->overrides; i++)
 		free(c->override[i].name);
 	free(c->override);

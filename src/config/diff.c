@@ -83,11 +83,19 @@ size_t config_diff(const struct config *a, const struct config *b, config_diff_f
 	return d.found;
 }
 
+static void keep_secret(struct auth_secrets *to, const struct auth_secrets *running)
+{
+	if (!to->given && running->given)
+		to->given = secret_ref(running->given);
+}
+
 int config_keep_restart(struct config *c, const struct config *running, struct errors *errs)
 {
 	for (size_t i = 0; i < config_keys_count; i++) {
 		if (config_keys[i].restart)
 			key_copy(&config_keys[i], c, running);
 	}
+	keep_secret(&c->auth.jwt_secret, &running->auth.jwt_secret);
+	keep_secret(&c->auth.nextauth_secret, &running->auth.nextauth_secret);
 	return limits_keep(c, errs);
 }

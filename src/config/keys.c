@@ -23,8 +23,9 @@
 const struct key config_keys[] = {
 	{"http", "listen", KEY_LISTEN, .restart = true,
 	 .fallback = "127.0.0.1:8080", .offset = CONFIG(http.listen),
-	 .doc = "The address and port to serve on. Callers are not identified yet, so it must be one of "
-	        "this machine alone: 127.0.0.0/8, ::1 or localhost. Port 0 takes any free port."},
+	 .doc = "The address and port to serve on. Port 0 takes any free port. With mode = none in [auth], and "
+	        "with development = yes, it must be an address of this machine alone: 127.0.0.0/8, ::1 or "
+	        "localhost."},
 	{"http", "threads", KEY_INTEGER, .restart = true, .min = 1, .max = 64, .zero = "one per core",
 	 .fallback = "0", .offset = CONFIG(http.threads),
 	 .doc = "Threads that read requests and write answers. They never wait for the database, so more "
@@ -143,6 +144,59 @@ const struct key config_keys[] = {
 	 .fallback = "yes", .offset = CONFIG(pool.prepare),
 	 .doc = "Whether statements stay prepared on their connections. Write no behind a transaction "
 	        "pooler such as PgBouncer."},
+
+	{"auth", "mode", KEY_ENUM, .restart = true, .choices = "token, none",
+	 .fallback = "token", .offset = CONFIG(auth.mode),
+	 .doc = "token: callers must prove who they are, by an API key (`provost key new`), a JWT or the cookie of a "
+	        "NextAuth session. none: every caller is an administrator; only while listening on an address of "
+	        "this machine alone."},
+	{"auth", "algorithms", KEY_LIST, .choices = "HS256, RS256, ES256",
+	 .fallback = "", .offset = CONFIG(auth.algorithms),
+	 .doc = "What JWTs may be signed with, separated by commas; a token's own word for it only counts if it "
+	        "is listed here. Empty: no JWT is accepted. Each needs a key (jwt_secret_file, key_files, "
+	        "jwks_file), and issuer and audience must be set."},
+	{"auth", "jwt_secret_file", KEY_LIST, .each = "paths of files",
+	 .fallback = "", .offset = CONFIG(auth.jwt_secret.files),
+	 .doc = "Files with the secret of HS256, one line of at least 32 bytes; several while one is being "
+	        "replaced. PROVOST_AUTH_JWT_SECRET in the environment holds a secret itself, and comes first. "
+	        "This file and the keys below are read anew when they change."},
+	{"auth", "key_files", KEY_LIST, .each = "paths of files, each as PATH or KID=PATH,",
+	 .fallback = "", .offset = CONFIG(auth.key_files),
+	 .doc = "Public keys of RS256 and ES256, in PEM format or as a JWK, one a file. KID is what tokens name "
+	        "the key by."},
+	{"auth", "jwks_file", KEY_TEXT, .each = "the path of a file",
+	 .fallback = "", .offset = CONFIG(auth.jwks_file),
+	 .doc = "A JSON Web Key Set, as identity providers publish it, kept as a file."},
+	{"auth", "issuer", KEY_TEXT, .each = "a text, or *",
+	 .fallback = "", .offset = CONFIG(auth.issuer),
+	 .doc = "What JWTs must have as iss; `*` accepts any issuer that has the key."},
+	{"auth", "audience", KEY_LIST, .each = "texts, or *,",
+	 .fallback = "", .offset = CONFIG(auth.audience),
+	 .doc = "One of these JWTs must have in aud; `*` accepts tokens made for other services, too."},
+	{"auth", "subject_claim", KEY_TEXT, .each = "the name of a claim, or a path such as user.id",
+	 .fallback = "sub", .offset = CONFIG(auth.jwt_claims.subject),
+	 .doc = "The claim of a JWT that says who the caller is."},
+	{"auth", "roles_claim", KEY_TEXT, .each = "the name of a claim, or a path such as realm_access.roles",
+	 .fallback = "roles", .offset = CONFIG(auth.jwt_claims.roles),
+	 .doc = "The claim of a JWT that has the caller's roles: an array, or a text with blanks or commas "
+	        "between them."},
+	{"auth", "nextauth_secret_file", KEY_LIST, .each = "paths of files",
+	 .fallback = "", .offset = CONFIG(auth.nextauth_secret.files),
+	 .doc = "Files with the secret that NextAuth (version 4) makes its session cookies with; several while one "
+	        "is being replaced. PROVOST_AUTH_NEXTAUTH_SECRET, or NEXTAUTH_SECRET, in the environment holds a "
+	        "secret itself, and comes first. Without a secret no cookie is accepted."},
+	{"auth", "cookie_subject_claim", KEY_TEXT, .each = "the name of a claim, or a path such as user.id",
+	 .fallback = "sub", .offset = CONFIG(auth.cookie_claims.subject),
+	 .doc = "The claim of a NextAuth session that says who the caller is."},
+	{"auth", "cookie_roles_claim", KEY_TEXT, .each = "the name of a claim, or a path such as user.role",
+	 .fallback = "role", .offset = CONFIG(auth.cookie_claims.roles),
+	 .doc = "The claim of a NextAuth session that has the caller's roles."},
+	{"auth", "leeway", KEY_SECONDS, .min = SECOND, .max = 5 * MINUTE, .zero = "none",
+	 .fallback = "15s", .offset = CONFIG(auth.leeway_s),
+	 .doc = "By how much the clocks of whoever makes tokens and of this machine may differ, in whole seconds."},
+	{"auth", "max_token_lifetime", KEY_SECONDS, .min = SECOND, .max = 10 * YEAR, .zero = "no bound",
+	 .fallback = "0", .offset = CONFIG(auth.max_lifetime_s),
+	 .doc = "A JWT or session that is good for longer than this, in whole seconds, is refused."},
 
 	{"endpoint", "timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
 	 .example = "30s", .unset = "what the endpoint's @timeout says, else statement_timeout",
@@ -298,7 +352,7 @@ void key_variable(const struct key *k, char out[KEY_TEXT_MAX])
 
 void key_format_number(const struct key *k, int64_t v, char out[KEY_TEXT_MAX])
 {
-	if (k->type == KEY_DURATION)
+	if (k->type == KEY_DURATION || k->type == KEY_SECONDS)
 		units_format_duration(v, out, KEY_TEXT_MAX);
 	else if (k->type == KEY_SIZE)
 		units_format_size(v, out, KEY_TEXT_MAX);
@@ -339,6 +393,17 @@ void key_accepts(const struct key *k, struct buf *out)
 		buf_adds(out, "a duration (500ms, 10s, 5m, 1h)");
 		add_bounds(k, out);
 		break;
+	case KEY_SECONDS:
+		buf_adds(out, "a duration in whole seconds (10s, 5m, 1h)");
+		add_bounds(k, out);
+		break;
+	case KEY_TEXT:
+		buf_adds(out, k->each);
+		break;
+	case KEY_LIST:
+		buf_addf(out, "%s separated by commas", k->choices ? k->choices : k->each);
+		break;
+	case KEY_ENUM:
 	case KEY_CHOICE:
 		buf_addf(out, "%s%s", strchr(k->choices, ',') ? "one of " : "", k->choices);
 		break;

@@ -17,7 +17,11 @@ enum key_type {
 	KEY_POWER,    /* unsigned, a power of two */
 	KEY_SIZE,     /* int64_t, bytes */
 	KEY_DURATION, /* int64_t, ms */
+	KEY_SECONDS,  /* int64_t, s; bounds in ms */
 	KEY_CHOICE,   /* char *, one of `choices` */
+	KEY_ENUM,     /* unsigned or an enum: which of `choices` it is, from 0 */
+	KEY_TEXT,     /* char *, NULL when empty */
+	KEY_LIST,     /* struct strlist; each one of `choices`, where there are some */
 	KEY_LISTEN,   /* char *, checked by http_listen_check */
 	KEY_ORIGINS,  /* struct strlist, each in the form in which browsers send it */
 	KEY_TARGET,   /* char *, where log lines go */
@@ -32,7 +36,8 @@ struct key {
 	bool restart;     /* a change takes effect at the next start only */
 	int64_t min, max; /* inclusive */
 	const char *zero; /* 0 is accepted whatever `min` is, and means this; NULL: no such thing */
-	const char *choices;  /* KEY_CHOICE: separated by ", " */
+	const char *choices;  /* KEY_CHOICE, KEY_ENUM, KEY_LIST: separated by ", " */
+	const char *each;     /* KEY_TEXT, KEY_LIST: what to write, for people */
 	const char *fallback; /* as the file would spell it; NULL: none */
 	const char *example;  /* shown where there is no fallback */
 	const char *unset;    /* what holds where there is no fallback */

@@ -52,7 +52,7 @@ static int read_number(const struct key *k, const char *text, int64_t *ret, char
 	int64_t v;
 	int r;
 
-	if (k->type == KEY_DURATION)
+	if (k->type == KEY_DURATION || k->type == KEY_SECONDS)
 		r = units_duration(text, &v);
 	else if (k->type == KEY_SIZE)
 		r = units_size(text, &v);
@@ -61,6 +61,8 @@ static int read_number(const struct key *k, const char *text, int64_t *ret, char
 	if (r < 0 || !key_in_bounds(k, v))
 		return refuse(k, why);
 	if (k->type == KEY_POWER && (v & (v - 1)) != 0)
+		return refuse(k, why);
+	if (k->type == KEY_SECONDS && v % 1000 != 0)
 		return refuse(k, why);
 	*ret = v;
 	return 0;
@@ -76,7 +78,7 @@ static int set_number(const struct key *k, void *to, const char *text, char why[
 	if (k->type == KEY_INTEGER || k->type == KEY_POWER)
 		*(unsigned *)to = (unsigned)v;
 	else
-		*(int64_t *)to = v;
+		*(int64_t *)to = k->type == KEY_SECONDS ? v / 1000 : v;
 	return 0;
 }
 
@@ -124,38 +126,88 @@ static int set_text(char **to, const char *text)
 	return 0;
 }
 
-static bool is_choice(const char *choices, const char *text)
+/* Which of the choices it is; -1: none. */
+static int find_choice(const char *choices, const char *text, size_t len)
 {
-	while (*choices) {
+	for (int i = 0; *choices; i++) {
 		size_t n = strcspn(choices, ",");
 
-		if (strlen(text) == n && strncmp(choices, text, n) == 0)
-			return true;
+		if (len == n && strncmp(choices, text, n) == 0)
+			return i;
 		choices += n;
 		choices += strspn(choices, ", ");
 	}
-	return false;
+	return -1;
 }
 
 static int set_choice(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
 {
-	if (!is_choice(k->choices, text))
+	if (find_choice(k->choices, text, strlen(text)) < 0)
 		return refuse(k, why);
 	return set_text(to, text);
+}
+
+static int set_enum(const struct key *k, unsigned *to, const char *text, char why[KEY_WHY_MAX])
+{
+	int i = find_choice(k->choices, text, strlen(text));
+
+	if (i < 0)
+		return refuse(k, why);
+	*to = (unsigned)i;
+	return 0;
+}
+
+static void set_text_or_null(char **to, const char *text)
+{
+	if (*text) {
+		(void)set_text(to, text);
+		return;
+	}
+	free(*to);
+	*to = NULL;
+}
+
+/* Whether all between the commas of `text` is something, and one of the choices, if there are any.
+ */
+static bool read_list(const struct key *k, const char *text, struct strlist *to)
+{
+	for (const char *s = text; *s; s++) {
+		s += strspn(s, " \t");
+		size_t len = strcspn(s, ","), n = len;
+		while (n > 0 && (s[n - 1] == ' ' || s[n - 1] == '\t'))
+			n--;
+		if (n == 0 || (k->choices && find_choice(k->choices, s, n) < 0))
+			return false;
+		strlist_add(to, s, n);
+		s += len;
+		if (!*s)
+			return true;
+		if (!s[1 + strspn(s + 1, " \t")])
+			return false;
+	}
+	return true;
+}
+
+static int set_list(const struct key *k, struct strlist *to, const char *text,
+                    char why[KEY_WHY_MAX])
+{
+	struct strlist list = {.item = NULL};
+
+	if (!read_list(k, text, &list)) {
+		strlist_done(&list);
+		return refuse(k, why);
+	}
+	strlist_done(to);
+	*to = list;
+	return 0;
 }
 
 static int set_listen(const struct key *k, char **to, const char *text, char why[KEY_WHY_MAX])
 {
 	int r = http_listen_check(text);
 
-	if (r == -EPERM) {
-		snprintf(
-		    why, KEY_WHY_MAX,
-		    "callers are not identified yet, so only an address of 127.0.0.0/8, ::1 or "
-		    "localhost may be listened on");
-		return -EINVAL;
-	}
-	if (r < 0)
+	/* Whether others may reach it is a matter of other keys. */
+	if (r < 0 && r != -EPERM)
 		return refuse(k, why);
 	return set_text(to, text);
 }
@@ -181,9 +233,17 @@ int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_
 	case KEY_POWER:
 	case KEY_SIZE:
 	case KEY_DURATION:
+	case KEY_SECONDS:
 		return set_number(k, to, text, why);
 	case KEY_CHOICE:
 		return set_choice(k, to, text, why);
+	case KEY_ENUM:
+		return set_enum(k, to, text, why);
+	case KEY_TEXT:
+		set_text_or_null(to, text);
+		return 0;
+	case KEY_LIST:
+		return set_list(k, to, text, why);
 	case KEY_LISTEN:
 		return set_listen(k, to, text, why);
 	case KEY_ORIGINS:
@@ -225,15 +285,19 @@ bool key_equal(const struct key *k, const void *base_a, const void *base_b)
 		return *(const bool *)a == *(const bool *)b;
 	case KEY_INTEGER:
 	case KEY_POWER:
+	case KEY_ENUM:
 		return *(const unsigned *)a == *(const unsigned *)b;
 	case KEY_SIZE:
 	case KEY_DURATION:
+	case KEY_SECONDS:
 		return *(const int64_t *)a == *(const int64_t *)b;
 	case KEY_ORIGINS:
+	case KEY_LIST:
 		return strlist_equal(a, b);
 	case KEY_CODINGS:
 		return codings_equal(a, b);
 	case KEY_CHOICE:
+	case KEY_TEXT:
 	case KEY_LISTEN:
 	case KEY_TARGET:
 	case KEY_URL:
@@ -247,7 +311,7 @@ void key_copy(const struct key *k, void *base_to, const void *base_from)
 	void *to = (char *)base_to + k->offset;
 	const void *from = (const char *)base_from + k->offset;
 
-	bool number = k->type == KEY_INTEGER || k->type == KEY_POWER;
+	bool number = k->type == KEY_INTEGER || k->type == KEY_POWER || k->type == KEY_ENUM;
 
 	ALWAYS(number || k->type == KEY_LISTEN || k->type == KEY_URL);
 	if (number)
@@ -256,10 +320,21 @@ void key_copy(const struct key *k, void *base_to, const void *base_from)
 		(void)set_text(to, *(char *const *)from);
 }
 
-static void format_origins(const struct strlist *l, struct buf *out)
+static void format_list(const struct strlist *l, struct buf *out)
 {
 	for (size_t i = 0; i < l->count; i++)
 		buf_addf(out, "%s%s", i ? ", " : "", l->item[i]);
+}
+
+static void format_enum(const struct key *k, unsigned i, struct buf *out)
+{
+	const char *s = k->choices;
+
+	for (; i > 0; i--) {
+		s += strcspn(s, ",");
+		s += strspn(s, ", ");
+	}
+	buf_add(out, s, strcspn(s, ","));
 }
 
 static void format_codings(const struct compression *c, struct buf *out)
@@ -297,8 +372,16 @@ void key_format(const struct key *k, const void *base, struct buf *out)
 		key_format_number(k, *(const int64_t *)at, number);
 		buf_adds(out, number);
 		return;
+	case KEY_SECONDS:
+		key_format_number(k, 1000 * *(const int64_t *)at, number);
+		buf_adds(out, number);
+		return;
+	case KEY_ENUM:
+		format_enum(k, *(const unsigned *)at, out);
+		return;
 	case KEY_ORIGINS:
-		format_origins(at, out);
+	case KEY_LIST:
+		format_list(at, out);
 		return;
 	case KEY_CODINGS:
 		format_codings(at, out);
@@ -307,6 +390,7 @@ void key_format(const struct key *k, const void *base, struct buf *out)
 		format_url(*(char *const *)at, out);
 		return;
 	case KEY_CHOICE:
+	case KEY_TEXT:
 	case KEY_LISTEN:
 	case KEY_TARGET:
 		text = *(char *const *)at;
@@ -325,12 +409,16 @@ void key_done(const struct key *k, void *base)
 	case KEY_POWER:
 	case KEY_SIZE:
 	case KEY_DURATION:
+	case KEY_SECONDS:
+	case KEY_ENUM:
 	case KEY_CODINGS:
 		return;
 	case KEY_ORIGINS:
+	case KEY_LIST:
 		strlist_done(at);
 		return;
 	case KEY_CHOICE:
+	case KEY_TEXT:
 	case KEY_LISTEN:
 	case KEY_TARGET:
 	case KEY_URL:

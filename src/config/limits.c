@@ -50,10 +50,23 @@ void limits_fit_max_entry(struct config *c, const char *file, unsigned line, str
 	           is, allowed);
 }
 
+int limits_check_development(const struct config *c, const char *file, unsigned line,
+                             struct errors *errs)
+{
+	if (!c->http.development || http_listen_check(c->http.listen) != -EPERM)
+		return 0;
+	errors_add(errs, file, line,
+	           "[http] development shows the database's words to every caller: write no, or "
+	           "listen on an address of this machine alone");
+	return -EINVAL;
+}
+
 int limits_keep(struct config *c, struct errors *errs)
 {
 	int r = limits_check_capacity(c, c->file, 0, errs);
 
+	if (r == 0)
+		r = limits_check_development(c, c->file, 0, errs);
 	if (r < 0)
 		return r;
 	if (c->max_entry_is_set)

@@ -11,6 +11,9 @@ enum { CACHE_SHARE_MIN = 64 * 1024 }; /* bytes of a shard: with less there is ro
 /* Whether the shards' shares are large enough. -EINVAL with an error at file:line. */
 int limits_check_capacity(const struct config *c, const char *file, unsigned line,
                           struct errors *errs) _must_check_;
+/* Whether the database's words are shown to this machine alone. */
+int limits_check_development(const struct config *c, const char *file, unsigned line,
+                             struct errors *errs);
 /* Keeps max_entry, where it is not set, to what a shard can take; set to more, it is an error at
  * file:line. */
 void limits_fit_max_entry(struct config *c, const char *file, unsigned line, struct errors *errs);

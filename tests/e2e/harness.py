@@ -19,8 +19,9 @@ Cluster   one private PostgreSQL for the whole session
     backends(db)                    rows of pg_stat_activity: pid, state, query, application_name
 Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
-           env={}, args=[], wait="/readyz", allow_errors=False, owner=False)
-    endpoints=None copies config/endpoints. owner=True connects as the superuser.
+           env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False)
+    endpoints=None copies config/endpoints. owner=True connects as the superuser. token=True: callers must
+    prove who they are ([auth] mode = token, the default of the server); else mode = none.
     get(path, headers) head(path) request(method, path, headers, body)    a Response each, own connection
     raw(bytes, count=1, head=False)     sends bytes as they are -> [Response]; connect() -> Connection
     url, port, pid, log(), wait_log(regex), reload(), write_config({...}), write_endpoint(path, text),
@@ -352,7 +353,7 @@ class Server:
     started = []     # all of this test, for the report of a failure
 
     def __init__(self, cluster, db, endpoints=None, config=None, env=None, args=(), wait="/readyz",
-                 allow_errors=False, owner=False):
+                 allow_errors=False, owner=False, token=False):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.wait, self.allow_errors, self.args, self.env = wait, allow_errors, list(args), env or {}
@@ -360,7 +361,7 @@ class Server:
         self.ini = self.folder / "provost.ini"
         self.log_file = self.folder / "log"
         self.process = None
-        self.sections = {"http": {"listen": f"127.0.0.1:{self.port}"}}
+        self.sections = {"http": {"listen": f"127.0.0.1:{self.port}"}, "auth": {"mode": "token" if token else "none"}}
         if cluster:
             self.sections["database"] = {"url": cluster.dsn(db) if owner else cluster.app_dsn(db)}
         self.write_config(config or {})

@@ -143,9 +143,9 @@ BROKEN = {
     "a limit that is none": ("[database]\nurl = {url}?connection_limit=x\n", [(2, "connection_limit")]),
     "all at once": ("[http]\nlissen = 1\nmax_url = x\n[nowhere]\n[workers]\nthreads = 0x10\n[database]\nurl = mysql://x\n",
                     [(2, "lissen"), (3, "max_url"), (4, "nowhere"), (6, "threads"), (8, "PostgreSQL")]),
-    "addresses that others reach": ("[http]\nlisten = 0.0.0.0:8080\n{db}", [(2, "callers are not identified yet")]),
-    "addresses that others reach by IPv6": ("[http]\nlisten = [::]:8080\n{db}", [(2, "callers are not identified yet")]),
-    "an address of a network": ("[http]\nlisten = 192.0.2.1:8080\n{db}", [(2, "callers are not identified yet")]),
+    "addresses that others reach": ("[http]\nlisten = 0.0.0.0:8080\n[auth]\nmode = none\n{db}", [(4, "whoever reaches the server")]),
+    "addresses that others reach by IPv6": ("[http]\nlisten = [::]:8080\n[auth]\nmode = none\n{db}", [(4, "whoever reaches the server")]),
+    "an address of a network": ("[http]\nlisten = 192.0.2.1:8080\n[auth]\nmode = none\n{db}", [(4, "whoever reaches the server")]),
     "every address": ("[http]\nlisten = *:8080\n{db}", [(2, "an address with a port")]),
     "a name": ("[http]\nlisten = admin.example.org:8080\n{db}", [(2, "an address with a port")]),
     "no port": ("[http]\nlisten = 127.0.0.1\n{db}", [(2, "an address with a port")]),
@@ -180,7 +180,7 @@ def test_files_that_are_no_text(tmp_path, content):
 
 def test_the_same_file_in_other_clothes(cluster, db):
     server = Server(cluster, db, endpoints=ENDPOINTS)
-    server.ini.write_bytes(b"\xef\xbb\xbf; a comment\r\n# another\r\n\r\n  [http]  ; here\r\n\tlisten=127.0.0.1:%d   ; there\r\n[log]\r\nlevel = info\r\n"
+    server.ini.write_bytes(b"\xef\xbb\xbf; a comment\r\n# another\r\n\r\n  [http]  ; here\r\n\tlisten=127.0.0.1:%d   ; there\r\n[log]\r\nlevel = info\r\n[auth]\r\nmode = none\r\n"
                            b"[database]\r\n  url   =   %s  \r\n" % (server.port, cluster.app_dsn(db).encode()))
     with server:
         assert server.get("/api/session").status == 200

@@ -109,6 +109,22 @@ START_TEST(defaults_hold_without_a_file)
 	ck_assert_int_eq(c->pool.max_lifetime_ms, 1800000);
 	ck_assert(c->pool.prepare);
 	ck_assert_str_eq(c->log.level, "info");
+	ck_assert_int_eq(c->auth.mode, AUTH_TOKEN);
+	ck_assert_uint_eq(c->auth.algorithms.count, 0);
+	ck_assert_uint_eq(c->auth.jwt_secret.files.count, 0);
+	ck_assert_ptr_null(c->auth.jwt_secret.given);
+	ck_assert_uint_eq(c->auth.key_files.count, 0);
+	ck_assert_ptr_null(c->auth.jwks_file);
+	ck_assert_ptr_null(c->auth.issuer);
+	ck_assert_uint_eq(c->auth.audience.count, 0);
+	ck_assert_str_eq(c->auth.jwt_claims.subject, "sub");
+	ck_assert_str_eq(c->auth.jwt_claims.roles, "roles");
+	ck_assert_uint_eq(c->auth.nextauth_secret.files.count, 0);
+	ck_assert_ptr_null(c->auth.nextauth_secret.given);
+	ck_assert_str_eq(c->auth.cookie_claims.subject, "sub");
+	ck_assert_str_eq(c->auth.cookie_claims.roles, "role");
+	ck_assert_int_eq(c->auth.leeway_s, 15);
+	ck_assert_int_eq(c->auth.max_lifetime_s, 0);
 	ck_assert_uint_eq(c->overrides, 0);
 }
 END_TEST
@@ -195,6 +211,46 @@ static const char *const spellings[] = {
     "\xef\xbb\xbf[workers]\nqueue = 77\n" DB,
     DB "[workers]\nqueue = 00077\n",
 };
+
+START_TEST(every_key_of_auth_is_read)
+{
+	_cleanup_config_ struct config *c =
+	    good(DB "[http]\nlisten = 0.0.0.0:80\n[auth]\nmode = token\nalgorithms = HS256 ,ES256\n"
+	            "jwt_secret_file = ./a, /b c\nkey_files = k=/x, y\njwks_file = /jwks\n"
+	            "issuer = https://id.example/\naudience = admin, *\nsubject_claim = email\n"
+	            "roles_claim = realm_access.roles\nnextauth_secret_file = n\n"
+	            "cookie_subject_claim = id\ncookie_roles_claim = user.role\nleeway = 0\n"
+	            "max_token_lifetime = 12h\n");
+	const struct auth_options *o = &c->auth;
+
+	ck_assert_int_eq(o->mode, AUTH_TOKEN);
+	ck_assert_uint_eq(o->algorithms.count, 2);
+	ck_assert_str_eq(o->algorithms.item[0], "HS256");
+	ck_assert_str_eq(o->algorithms.item[1], "ES256");
+	ck_assert_uint_eq(o->jwt_secret.files.count, 2);
+	ck_assert_str_eq(o->jwt_secret.files.item[1], "/b c");
+	ck_assert_str_eq(o->key_files.item[0], "k=/x");
+	ck_assert_str_eq(o->jwks_file, "/jwks");
+	ck_assert_str_eq(o->issuer, "https://id.example/");
+	ck_assert(strlist_has(&o->audience, "*"));
+	ck_assert_str_eq(o->jwt_claims.subject, "email");
+	ck_assert_str_eq(o->jwt_claims.roles, "realm_access.roles");
+	ck_assert_str_eq(o->nextauth_secret.files.item[0], "n");
+	ck_assert_str_eq(o->cookie_claims.subject, "id");
+	ck_assert_str_eq(o->cookie_claims.roles, "user.role");
+	ck_assert_int_eq(o->leeway_s, 0);
+	ck_assert_int_eq(o->max_lifetime_s, 43200);
+}
+END_TEST
+
+START_TEST(mode_none_is_for_this_machine)
+{
+	_cleanup_config_ struct config *c =
+	    good(DB "[auth]\nmode = none\n[http]\nlisten = [::1]:1\n");
+
+	ck_assert_int_eq(c->auth.mode, AUTH_NONE);
+}
+END_TEST
 
 START_TEST(spellings_mean_the_same)
 {
@@ -441,10 +497,31 @@ static const struct {
     {DB "[http]\nlisten = 8080\n",
      PLACE ":4: [http] listen: `8080` is not accepted; write an address with a port "
            "(127.0.0.1:8080, [::1]:8080)\n"},
-    {DB "[http]\nlisten = 0.0.0.0:8080\n", PLACE
-     ":4: [http] listen: `0.0.0.0:8080` is not accepted; callers are not identified yet, so only "
-     "an address of 127.0.0.0/8, ::1 or localhost may be listened on\n"},
+    {DB "[auth]\nmode = open\n",
+     PLACE ":4: [auth] mode: `open` is not accepted; write one of token, none\n"},
+    {DB "[auth]\nalgorithms = RS256, none\n",
+     PLACE ":4: [auth] algorithms: `RS256, none` is not accepted; write HS256, RS256, ES256 "
+           "separated by commas\n"},
+    {DB "[auth]\naudience = a,, b\n", PLACE
+     ":4: [auth] audience: `a,, b` is not accepted; write texts, or *, separated by commas\n"},
+    {DB "[auth]\nkey_files = a,\n",
+     PLACE ":4: [auth] key_files: `a,` is not accepted; write paths of files, each as PATH or "
+           "KID=PATH, separated by commas\n"},
+    {DB "[auth]\nleeway = 1500ms\n", PLACE
+     ":4: [auth] leeway: `1500ms` is not accepted; write a duration in whole seconds (10s, 5m, "
+     "1h) from 1s to 5m, or 0 (none)\n"},
+    {DB "[auth]\nleeway = 6m\n",
+     PLACE ":4: [auth] leeway: `6m` is not accepted; write a duration in whole seconds (10s, 5m, "
+           "1h) from 1s to 5m, or 0 (none)\n"},
+    {DB "[auth]\njwt_secret = hunter2\n",
+     PLACE ":4: [auth] has no key `jwt_secret`; `provost --help-config` lists them\n"},
     /* contradictions */
+    {DB "[http]\nlisten = 0.0.0.0:8080\n[auth]\nmode = none\n",
+     PLACE ":6: [auth] mode: with none, whoever reaches the server is its administrator: write "
+           "token, or let [http] listen name an address of 127.0.0.0/8, ::1 or localhost\n"},
+    {DB "[http]\nlisten = [::]:8080\ndevelopment = yes\n",
+     PLACE ":5: [http] development shows the database's words to every caller: write no, or listen "
+           "on an address of this machine alone\n"},
     {DB "pool_min = 9\n", PLACE
      ":3: [database] pool_min (9) is more than pool_max (8): lower the one or raise the other\n"},
     {DB "pool_max = 3\npool_min = 4\n", PLACE
@@ -760,6 +837,68 @@ START_TEST(bad_url_names_where_it_came_from)
 }
 END_TEST
 
+static config_diff_fn collect;
+
+static void expect_secret(const struct secret *s, const char *want)
+{
+	ck_assert_ptr_nonnull(s);
+	ck_assert_uint_eq(secret_len(s), strlen(want));
+	ck_assert_mem_eq(secret_bytes(s), want, strlen(want));
+}
+
+START_TEST(secrets_are_taken_from_the_environment_and_wiped_there)
+{
+	static const char *const given[] = {"NEXTAUTH_SECRET=plain",
+	                                    "PROVOST_AUTH_NEXTAUTH_SECRET=own",
+	                                    "PROVOST_AUTH_JWT_SECRET=jwt", "HOME=/", NULL};
+	char *const *env = environ_of(given);
+	_cleanup_errors_ struct errors *errs = errors_new();
+	_cleanup_config_ struct config *c = config_parse(PLACE, DB, strlen(DB), env, errs);
+	_cleanup_config_ struct config *again = NULL;
+	_cleanup_free_ char *all = xstrdup("");
+
+	ck_assert_ptr_nonnull(c);
+	expect_secret(c->auth.jwt_secret.given, "jwt");
+	expect_secret(c->auth.nextauth_secret.given, "own");
+	for (size_t i = 0; i < 3; i++) {
+		size_t name = strcspn(given[i], "=") + 1;
+
+		for (size_t at = name; given[i][at]; at++)
+			ck_assert_int_eq(env[i][at], '\0');
+	}
+	ck_assert_str_eq(env[3], "HOME=/");
+
+	/* A reload finds none there and keeps those that run. */
+	again = config_parse(PLACE, DB, strlen(DB), env, errs);
+	ck_assert_ptr_null(again->auth.jwt_secret.given);
+	ck_assert_int_eq(config_keep_restart(again, c, errs), 0);
+	expect_secret(again->auth.jwt_secret.given, "jwt");
+	expect_secret(again->auth.nextauth_secret.given, "own");
+	ck_assert_uint_eq(config_diff(c, again, collect, &all), 0);
+}
+END_TEST
+
+START_TEST(nextauths_own_variable_is_known)
+{
+	static const char *const env[] = {"NEXTAUTH_SECRET=plain", NULL};
+	_cleanup_config_ struct config *c = good_env(DB, env);
+
+	expect_secret(c->auth.nextauth_secret.given, "plain");
+	ck_assert_ptr_null(c->auth.jwt_secret.given);
+}
+END_TEST
+
+START_TEST(development_is_not_turned_on_for_others)
+{
+	_cleanup_config_ struct config *running = good(DB "[http]\nlisten = 0.0.0.0:80\n");
+	_cleanup_config_ struct config *c = good(DB "[http]\ndevelopment = yes\n");
+	_cleanup_errors_ struct errors *errs = errors_new();
+
+	ck_assert_int_eq(config_keep_restart(c, running, errs), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(errors_text(errs, 0), "[http] development shows"));
+}
+END_TEST
+
 START_TEST(unknown_variables_are_warned_of_and_ignored)
 {
 	static const char *const env[] = {"PROVOST_HTTP_LISTN=secret",
@@ -1003,6 +1142,11 @@ static const struct {
      4},
     {DB "statement_timeout = 90s\nprepare = no\n", DB "statement_timeout = 2m\nprepare = yes\n",
      "[database] statement_timeout: 90s -> 2m\n[database] prepare: no -> yes\n", 2},
+    {DB "[auth]\nmode = none\nalgorithms = HS256\nleeway = 1m\n",
+     DB "[auth]\nissuer = me\naudience = a, b\nmax_token_lifetime = 1d\n",
+     "[auth] mode: none -> token (restart)\n[auth] algorithms: HS256 -> \n[auth] issuer:  -> me\n"
+     "[auth] audience:  -> a, b\n[auth] leeway: 1m -> 15s\n[auth] max_token_lifetime: 0 -> 1d\n",
+     6},
     {DB "[log]\nlevel = warn\n", DB "[log]\nlevel = debug\n", "[log] level: warn -> debug\n", 1},
     {"[database]\nurl = postgresql://u:hunter2@db/main\n",
      "[database]\nurl = postgresql://u:hunter2@db/other?sslpassword=hunter2\n",
@@ -1214,6 +1358,8 @@ static Suite *config_suite(void)
 
 	tcase_add_test(t, defaults_hold_without_a_file);
 	tcase_add_test(t, every_key_is_read);
+	tcase_add_test(t, every_key_of_auth_is_read);
+	tcase_add_test(t, mode_none_is_for_this_machine);
 	tcase_add_loop_test(t, spellings_mean_the_same, 0, ELEMENTSOF(spellings));
 	tcase_add_test(t, switches_have_many_spellings);
 	tcase_add_test(t, long_lines_are_not_cut);
@@ -1248,6 +1394,9 @@ static Suite *config_suite(void)
 	tcase_add_test(t, contradiction_by_variable_is_named);
 	tcase_add_loop_test(t, url_has_its_own_precedence, 0, ELEMENTSOF(urls_from));
 	tcase_add_test(t, bad_url_names_where_it_came_from);
+	tcase_add_test(t, secrets_are_taken_from_the_environment_and_wiped_there);
+	tcase_add_test(t, nextauths_own_variable_is_known);
+	tcase_add_test(t, development_is_not_turned_on_for_others);
 	tcase_add_test(t, unknown_variables_are_warned_of_and_ignored);
 	suite_add_tcase(s, t);
 

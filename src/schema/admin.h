@@ -1,0 +1,35 @@
+/*
+ * admin: a plain connection for commands that administer: it blocks, and may write.
+ *
+ * What the server does goes through conn.h. Errors say what the database said in one line.
+ */
+#ifndef PROVOST_ADMIN_H
+#define PROVOST_ADMIN_H
+
+#include <libpq-fe.h>
+
+#include "provost/errors.h"
+
+struct admin {
+	PGconn *pg;
+};
+
+/* `url` as libpq takes it. -ENOTCONN with an error. */
+int admin_open(struct admin *a, const char *url, struct errors *errs) _must_check_;
+void admin_close(struct admin *a);
+#define _cleanup_admin_ _cleanup_(admin_close)
+
+/* One statement; NULL with an error that begins with `what`. */
+PGresult *admin_query(struct admin *a, const char *what, const char *sql, int n,
+                      const char *const *values, struct errors *errs) _must_check_;
+/* Any number of statements, without results. -EINVAL. */
+int admin_run(struct admin *a, const char *what, const char *sql, struct errors *errs) _must_check_;
+
+static inline void admin_clear(PGresult **r)
+{
+	PQclear(*r);
+	*r = NULL;
+}
+#define _cleanup_pgresult_ _cleanup_(admin_clear)
+
+#endif

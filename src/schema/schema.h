@@ -1,0 +1,23 @@
+/*
+ * schema: Provost's own schema in the database, for those who administer it.
+ *
+ * The text is src/schema/schema.sql, which leaves alone what is there already; a comment on the
+ * schema says of which version it is. Blocks; for commands, not for the server.
+ */
+#ifndef PROVOST_SCHEMA_H
+#define PROVOST_SCHEMA_H
+
+#include "provost/errors.h"
+
+enum { SCHEMA_VERSION = 1 };
+
+struct admin;
+
+extern const char schema_sql[];
+
+/* Installs the schema, brings an earlier one up to date, or repairs this version's, in one
+ * transaction. `*ret_before`: the version that was there, -1 for none. -EINVAL with an error, and
+ * nothing changed. */
+int schema_install(struct admin *a, int *ret_before, struct errors *errs) _must_check_;
+
+#endif

@@ -1,0 +1,59 @@
+-- Provost's own schema. `provost schema install` runs this text as a whole, in one transaction, in every
+-- database whose schema is not of a later version: each statement leaves what is there already as it is, or
+-- replaces it. What a later version changes stands behind what it changes, in the same manner
+-- (ALTER TABLE … ADD COLUMN IF NOT EXISTS).
+
+CREATE SCHEMA IF NOT EXISTS provost;
+-- For provost.fail, which everybody may call. The tables are nobody's but the owner's.
+GRANT USAGE ON SCHEMA provost TO PUBLIC;
+
+-- ---------------------------------------------------------------------------------------------
+-- Ends a statement with an HTTP status and a message for the caller:
+--     SELECT provost.fail(409, 'the course is full') WHERE …
+-- ---------------------------------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION provost.fail(status integer, message text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog
+AS $$
+BEGIN
+    IF status BETWEEN 400 AND 599 THEN
+        RAISE EXCEPTION USING ERRCODE = 'PT' || status, MESSAGE = coalesce(message, '');
+    END IF;
+    -- A mistake of whoever calls it, not of the client: 500.
+    RAISE EXCEPTION 'provost.fail: % is not a status from 400 to 599', coalesce(status::text, 'NULL')
+        USING ERRCODE = 'internal_error';
+END
+$$;
+GRANT EXECUTE ON FUNCTION provost.fail(integer, text) TO PUBLIC;
+
+-- ---------------------------------------------------------------------------------------------
+-- API keys: made by `provost key new`. The digest is the SHA-256 of a key that holds 256 random bits.
+-- ---------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS provost.api_key (
+    id         text PRIMARY KEY CHECK (id ~ '^[a-z2-7]{12}$'),
+    digest     bytea NOT NULL CHECK (octet_length(digest) = 32),
+    subject    text NOT NULL CHECK (octet_length(subject) BETWEEN 1 AND 255 AND subject !~ '[[:cntrl:]]'),
+    roles      text[] NOT NULL CHECK (array_position(roles, NULL) IS NULL),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    note       text NOT NULL DEFAULT ''
+);
+
+-- ---------------------------------------------------------------------------------------------
+-- Revocations: of a token by its id (jti, or an API key's id), or of all that a subject was given up to a
+-- moment, 'infinity' for whatever it will be given. `until`: when none of them can be valid any more;
+-- NULL: not known, the row stays until somebody deletes it.
+-- ---------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS provost.revocation (
+    kind          text NOT NULL CHECK (kind IN ('token', 'subject')),
+    what          text NOT NULL CHECK (octet_length(what) BETWEEN 1 AND 255 AND what !~ '[[:cntrl:]]'),
+    issued_before timestamptz,
+    until         timestamptz,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    created_by    text NOT NULL DEFAULT current_user,
+    PRIMARY KEY (kind, what),
+    CHECK ((kind = 'subject') = (issued_before IS NOT NULL))
+);
