@@ -163,8 +163,7 @@ static int command_check(const struct command_line *l)
 	}
 	for (size_t i = 0; i < catalog->endpoints; i++)
 		print_dependencies(catalog->endpoint[i]);
-	printf("%s: good; %zu endpoint%s checked against the database
-", command_config_file(l),
+	printf("%s: good; %zu endpoint%s checked against the database\n", command_config_file(l),
 	       catalog->endpoints, catalog->endpoints == 1 ? "" : "s");
 	return 0;
 }

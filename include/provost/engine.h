@@ -43,6 +43,14 @@ struct ask {
 	const char *request_id;
 };
 
+struct conn;
+
+/* Something that needs a connection and waits for the database, embedded in what it works on. `run`
+ * is called on a worker, with a connection for the time of the call. */
+struct call {
+	void (*run)(struct call *c, struct conn *conn, uint64_t deadline_us);
+};
+
 /* Copies the options. Exits when out of memory. */
 struct engine *engine_new(const struct engine_options *o, struct pool *pool, struct cache *cache,
                           struct generations *generations);
@@ -56,6 +64,10 @@ int engine_configure(struct engine *e, const struct engine_options *o) _must_che
  * -ENOMEM; `done` is not called for those. */
 int engine_submit(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
 
+/* Has the call run, within statement_timeout. As engine_submit; its waiter cannot leave before it
+ * has ended. The job's outcome is OUTCOME_OK when `run` was called, else why it was not. */
+int engine_call(struct engine *e, struct call *c, struct waiter *w) _must_check_;
+
 /* Renews what the cache has for the key, in the background, unless that is being done or the lane
  * is full. Any thread, never blocks. */
 void engine_refresh(struct engine *e, const struct ask *a);
@@ -64,8 +76,8 @@ void engine_refresh(struct engine *e, const struct ask *a);
  * is at it, and the lane is not full. Any thread, never blocks. */
 void engine_encode(struct engine *e, struct entry *entry, enum entry_coding coding);
 
-/* Whoever waits with that ticket has left: it is answered at once, with `left` set. When nobody
- * else waits, its job is taken off the queue, or its statement cancelled. One that has been
+/* Whoever waits for a fill with that ticket has left: it is answered at once, with `left` set. When
+ * nobody else waits, its job is taken off the queue, or its statement cancelled. One that has been
  * answered meanwhile is not missed. Any thread. */
 void engine_abandon(struct engine *e, uint64_t ticket);
 

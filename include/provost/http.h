@@ -55,7 +55,6 @@ struct http_parts {
 	struct cache *cache;
 	struct generations *generations;
 	struct engine *engine;
-	struct auth *auth;
 	struct pool *pool;
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */

@@ -50,6 +50,7 @@ enum job_lane {
 enum job_kind {
 	JOB_FILL,
 	JOB_ENCODE, /* makes a variant of an entry's body */
+	JOB_CALL,   /* what Provost itself does in the database; one waiter, who stays */
 };
 
 /* What every generation is older than: nothing can have been raised since. */
@@ -71,6 +72,8 @@ struct job {
 	/* generations_now and clock_ms just before the statement was sent last, by the worker, who
 	 * stores `start` second and releases what stands above; JOB_NOT_SENT before. */
 	_Atomic uint64_t start, started_ms;
+
+	struct call *call; /* JOB_CALL; the waiter's, who outlives it */
 
 	/* JOB_ENCODE. Constant. */
 	struct entry *entry;

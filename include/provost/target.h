@@ -19,4 +19,7 @@ struct target {
  * is taken as a path. */
 int target_parse(const char *s, size_t n, struct target *ret) _must_check_;
 
+/* Takes the next `name=value` off a raw query; value empty without `=`. False at the end. */
+bool target_take_pair(struct slice *query, struct slice *ret_name, struct slice *ret_value);
+
 #endif

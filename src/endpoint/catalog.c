@@ -19,6 +19,7 @@ struct loader {
 static const char *const reserved[] = {
     "/",     "/livez",  "/readyz",   "/metrics",   "/ws",
     "/echo", "/client", "/client/*", "/api/batch", "/api/admin/cache",
+    "/api/admin/revocations",
 };
 
 /* The route as literal text; parameters as NUL-free bytes that no literal has. */

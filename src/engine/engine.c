@@ -8,6 +8,7 @@
 #include "encode.h"
 #include "provost/log.h"
 #include "provost/pool.h"
+#include "run.h"
 
 enum { REPORT_INTERVAL_US = 2000000 }; /* between lines that say what was refused */
 
@@ -157,6 +158,10 @@ static void run(struct worker *w, struct job *j, const struct engine_options *o,
 	*ret = (struct run_counts){0};
 	if (j->kind == JOB_ENCODE) {
 		run_encode(w->engine, j);
+		return;
+	}
+	if (j->kind == JOB_CALL) {
+		run_call(w->engine, j, (uint64_t)o->statement_timeout_ms * 1000);
 		return;
 	}
 	int64_t own = j->endpoint->timeout_ms;

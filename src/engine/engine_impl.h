@@ -73,6 +73,7 @@ bool engine_is_silent(struct engine *e, uint64_t since_us);
 /* One reference, the caller's. NULL when out of memory. */
 struct job *job_new_fill(const struct ask *a);
 /* References the entry. */
+struct job *job_new_call(struct call *c);
 struct job *job_new_encode(struct entry *entry, enum entry_coding coding);
 
 /* ---- lanes.c ------------------------------------------------------------------------- */

@@ -86,6 +86,14 @@ struct job *job_new_encode(struct entry *entry, enum entry_coding coding)
 	return j;
 }
 
+struct job *job_new_call(struct call *c)
+{
+	struct job *j = job_new(sizeof *j, JOB_CALL);
+	if (j)
+		j->call = c;
+	return j;
+}
+
 void job_ref(struct job *j)
 {
 	/* Relaxed: who refs has a reference, which keeps it alive. */

@@ -258,6 +258,28 @@ int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
 	return 0;
 }
 
+int engine_call(struct engine *e, struct call *c, struct waiter *w)
+{
+	w->job = NULL;
+	w->left = w->collapsed = false;
+	struct job *j = job_new_call(c);
+	if (!j)
+		return -ENOMEM;
+	j->submitted_us = clock_us();
+	pthread_mutex_lock(&e->lock);
+	int r = e->stopping ? -ESHUTDOWN : is_full_locked(e) ? refuse_locked(e) : 0;
+	if (r == 0) {
+		TAILQ_INSERT_TAIL(&j->waiters, w, link);
+		enter_locked(e, j, LANE_REQUESTS);
+	}
+	pthread_mutex_unlock(&e->lock);
+	if (r < 0)
+		job_unref(&j);
+	else
+		pthread_cond_signal(&e->work);
+	return r;
+}
+
 /* ---- the background ------------------------------------------------------------------ */
 
 /* Takes the reference when it returns true. */
@@ -308,6 +330,8 @@ void engine_encode(struct engine *e, struct entry *entry, enum entry_coding codi
 static struct waiter *waiter_of(struct job *j, uint64_t ticket)
 {
 	struct waiter *w;
+	if (j->kind == JOB_CALL)
+		return NULL;
 	TAILQ_FOREACH (w, &j->waiters, link)
 		if (w->ticket == ticket)
 			return w;

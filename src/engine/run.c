@@ -181,6 +181,21 @@ static void log_failure(const struct job *j)
 		         LOGS("reason", a->message), LOGU("db_us", a->db_us));
 }
 
+void run_call(struct engine *e, struct job *j, uint64_t timeout_us)
+{
+	struct conn *c;
+	uint64_t begun = clock_us();
+	int r = pool_acquire(e->pool, true, &c);
+	uint64_t now = clock_us();
+	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
+	j->answer.outcome = r < 0 ? outcome_of_acquire(e, r, begun) : OUTCOME_OK;
+	if (r < 0)
+		return;
+	j->call->run(j->call, c, now + timeout_us);
+	j->answer.db_us = (uint32_t)(clock_us() - now);
+	pool_release(e->pool, &c);
+}
+
 void run_statement(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,
                    struct run_counts *ret)
 {

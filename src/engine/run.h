@@ -6,6 +6,9 @@
 
 #include "engine_impl.h"
 
+/* Runs the job's call. Blocks: workers only. */
+void run_call(struct engine *e, struct job *j, uint64_t timeout_us);
+
 /* Runs the job's statement and makes its answer; logs what failed. Notes the generation and the
  * time just before each try is sent. Otherwise as fill_run. */
 void run_statement(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,

@@ -3,6 +3,8 @@
 #include "http_impl.h"
 #include "provost/pool.h"
 
+enum { BODY_MAX = 4096 }; /* bytes that a built-in path takes */
+
 /* What the caller may call; nobody may call what is public. */
 static enum MHD_Result index_answer(struct request *q)
 {
@@ -45,42 +47,62 @@ struct builtin {
 	const char *path;
 	bool is_public; /* else for administrators */
 	enum MHD_Result (*get)(struct request *q);
-	enum MHD_Result (*delete)(struct request *q); /* or NULL */
+	enum MHD_Result (*delete)(struct request *q); /* or NULL, as the others */
+	enum MHD_Result (*post)(struct request *q);
 };
 
 static const struct builtin BUILTINS[] = {
-    {"/", true, index_answer, NULL},
-    {"/livez", true, livez, NULL},
-    {"/readyz", true, readyz, NULL},
-    {"/api/admin/cache", false, report_cache, report_invalidate},
+    {"/", true, index_answer, NULL, NULL},
+    {"/livez", true, livez, NULL, NULL},
+    {"/readyz", true, readyz, NULL, NULL},
+    {"/api/admin/cache", false, report_cache, report_invalidate, NULL},
+    {"/api/admin/revocations", false, NULL, revoke_remove, revoke_add},
 };
 
 static char admin[] = "admin", *admins[] = {admin};
 static const struct strlist ADMINISTRATORS = {.item = admins, .count = 1};
 
+static enum MHD_Result change(struct request *q, enum MHD_Result (*f)(struct request *q))
+{
+	enum MHD_Result r;
+	return caller_require_intent(q, &r) == 0 ? f(q) : r;
+}
+
 static enum MHD_Result call(struct request *q, const struct builtin *b)
 {
 	const char *method = q->line.method;
-	unsigned methods = 1u << METHOD_GET | (b->delete ? 1u << METHOD_DELETE : 0);
-	enum MHD_Result r;
-	if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
+	unsigned methods = (b->get ? 1u << METHOD_GET : 0) | (b->post ? 1u << METHOD_POST : 0) |
+	                   (b->delete ? 1u << METHOD_DELETE : 0);
+	if (b->get && (!strcmp(method, "GET") || !strcmp(method, "HEAD")))
 		return b->get(q);
-	if (!strcmp(method, "DELETE") && b->delete)
-		return caller_require_intent(q, &r) == 0 ? b->delete (q) : r;
+	if (b->delete &&!strcmp(method, "DELETE"))
+		return change(q, b->delete);
+	if (b->post && !strcmp(method, "POST"))
+		return change(q, b->post);
 	if (!strcmp(method, "OPTIONS"))
 		return respond_options(q, methods);
 	return respond_not_allowed(q, methods);
 }
 
-bool builtin_answer(struct request *q, enum MHD_Result *ret)
+static const struct builtin *find(const struct request *q)
 {
 	const struct slice path = q->parsed.path;
-	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++) {
-		if (strlen(BUILTINS[i].path) != path.n || memcmp(BUILTINS[i].path, path.p, path.n))
-			continue;
-		if (BUILTINS[i].is_public || caller_require(q, &ADMINISTRATORS, ret) == 0)
-			*ret = call(q, &BUILTINS[i]);
-		return true;
-	}
-	return false;
+	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++)
+		if (strlen(BUILTINS[i].path) == path.n && !memcmp(BUILTINS[i].path, path.p, path.n))
+			return &BUILTINS[i];
+	return NULL;
+}
+
+size_t builtin_body_max(const struct request *q)
+{
+	const struct builtin *b = strcmp(q->line.method, "POST") ? NULL : find(q);
+	return b && b->post ? BODY_MAX : 0;
+}
+
+bool builtin_answer(struct request *q, enum MHD_Result *ret)
+{
+	const struct builtin *b = find(q);
+	if (b && (b->is_public || caller_require(q, &ADMINISTRATORS, ret) == 0))
+		*ret = call(q, b);
+	return b != NULL;
 }

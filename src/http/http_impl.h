@@ -10,6 +10,7 @@
  * status.c   from an answer's outcome to a status
  * builtin.c  /, /livez, /readyz
  * report.c   /api/admin/cache
+ * revoke.c   /api/admin/revocations
  * index.c    the text of /
  * cors.c     origins
  * head.c     what a request's head must look like
@@ -99,6 +100,8 @@ enum served {
 	SERVED_COUNT,
 };
 
+struct revoke;
+
 /* Owned by the connection's http thread, but for what says otherwise. While it waits for a job the
  * engine owns `waiter`. */
 struct request {
@@ -106,10 +109,11 @@ struct request {
 	char id[REQUEST_ID_MAX + 1];
 	uint64_t started_us;
 	struct request_line line;
-	bool too_long;  /* the target is past max_url and was not kept */
-	size_t body;    /* bytes received of it */
-	bool body_over; /* more than max_body */
-	char *target;   /* inline_target or allocated */
+	bool too_long;      /* the target is past max_url and was not kept */
+	size_t body;        /* bytes received of it */
+	bool body_over;     /* more than max_body */
+	struct buf content; /* what is kept of it: builtin_body_max bytes at most */
+	char *target;       /* inline_target or allocated */
 	size_t target_len;
 	struct target parsed; /* of it */
 	char inline_target[TARGET_INLINE];
@@ -121,7 +125,8 @@ struct request {
 	struct values values; /* its memory, and that of key, is kept from request to request */
 	struct buf key;
 	struct waiter waiter;
-	enum outcome refused; /* by the engine, without a job; OUTCOME_OK: it was not */
+	struct revoke *revoke; /* what is being changed in the database, or NULL */
+	enum outcome refused;  /* by the engine, without a job; OUTCOME_OK: it was not */
 	enum served served;
 	int64_t ttl_ms, age_ms; /* of a hit */
 	unsigned status;        /* of the answer, for the access log */
@@ -155,6 +160,7 @@ struct http {
 	struct cache *cache;
 	struct generations *generations;
 	struct auth *auth;
+	struct identities *identities; /* NULL: mode = none */
 	struct pool *pool;
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
@@ -218,6 +224,8 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                        enum MHD_RequestTerminationCode why);
 
+/* Suspends the connection until the call has ended. */
+enum MHD_Result request_call(struct request *q, struct call *c);
 /* Answers with what the cache still has under stale-if-error; false: it has nothing. */
 bool request_answer_stale(struct request *q, enum MHD_Result *ret);
 /* With the connection. */
@@ -295,6 +303,17 @@ const char *status_title(unsigned status);
 
 /* Answers the path if it is one of Provost's own. */
 bool builtin_answer(struct request *q, enum MHD_Result *ret);
+/* How much of the request's body its answer needs; 0: none of it, it is dropped. */
+size_t builtin_body_max(const struct request *q);
+
+/* ---- revoke.c ------------------------------------------------------------------------ */
+
+/* POST and DELETE. The connection is suspended; the answer is revoke_respond's. */
+enum MHD_Result revoke_add(struct request *q);
+enum MHD_Result revoke_remove(struct request *q);
+/* Once the database has answered. */
+enum MHD_Result revoke_respond(struct request *q);
+void revoke_free(struct revoke **r);
 
 /* ---- report.c ------------------------------------------------------------------------ */
 

@@ -257,17 +257,9 @@ static void take_pair(struct raise *x, struct slice name, struct slice raw, bool
 
 static void take_query(struct raise *x, struct slice query, bool act)
 {
-	while (query.n > 0 && !x->why) {
-		const char *amp = memchr(query.p, '&', query.n);
-		struct slice pair = {query.p, amp ? (size_t)(amp - query.p) : query.n};
-		const char *equals = pair.n ? memchr(pair.p, '=', pair.n) : NULL;
-		struct slice name = {pair.p, equals ? (size_t)(equals - pair.p) : pair.n};
-		struct slice value = {equals ? equals + 1 : pair.p + pair.n, 0};
-		value.n = (size_t)(pair.p + pair.n - value.p);
-		query.p += pair.n + (amp != NULL);
-		query.n -= pair.n + (amp != NULL);
+	struct slice name, value;
+	while (!x->why && target_take_pair(&query, &name, &value))
 		take_pair(x, name, value, act);
-	}
 }
 
 enum MHD_Result report_invalidate(struct request *q)

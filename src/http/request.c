@@ -131,12 +131,16 @@ static enum MHD_Result take_head(struct request *q, const char *method, const ch
 	return MHD_YES;
 }
 
-/* Bodies are of no use to a read; they are read and dropped, so that the connection can go on. */
-static enum MHD_Result take_body(struct request *q, size_t *n)
+/* Bodies that are of no use are read and dropped, so that the connection can go on. */
+static enum MHD_Result take_body(struct request *q, const char *data, size_t *n)
 {
 	size_t max = http_live(http_of(q))->max_body;
 	q->body += *n;
 	q->body_over = q->body > max;
+	if (!q->body_over && builtin_body_max(q)) {
+		q->content.max = builtin_body_max(q);
+		buf_add(&q->content, data, *n);
+	}
 	*n = 0;
 	return q->body > max + BODY_GRACE ? MHD_NO : MHD_YES;
 }
@@ -176,11 +180,10 @@ static enum outcome outcome_of_refusal(int r)
 	}
 }
 
-/* Suspends first and publishes after: the job may have ended before engine_submit returns, and only
+/* Suspends first and publishes after: the job may have ended before the engine returns, and only
  * what is suspended can be resumed. */
-static enum MHD_Result submit(struct request *q, const struct ask *a)
+static void begin_waiting(struct request *q)
 {
-	keep_catalog(q, a->catalog);
 	q->waiter = (struct waiter){
 	    .done = waiter_done,
 	    .ticket = 1 + atomic_fetch_add_explicit(&tickets, 1, memory_order_relaxed),
@@ -188,12 +191,29 @@ static enum MHD_Result submit(struct request *q, const struct ask *a)
 	atomic_store_explicit(&client_of(q)->ticket, q->waiter.ticket, memory_order_relaxed);
 	set_step(q, STEP_WAITING, 0);
 	MHD_suspend_connection(q->connection);
-	int r = engine_submit(http_of(q)->engine, a, &q->waiter);
+}
+
+/* `r`: what the engine said. */
+static enum MHD_Result waiting(struct request *q, int r)
+{
 	if (r < 0) {
 		q->refused = outcome_of_refusal(r);
 		MHD_resume_connection(q->connection);
 	}
 	return MHD_YES;
+}
+
+static enum MHD_Result submit(struct request *q, const struct ask *a)
+{
+	keep_catalog(q, a->catalog);
+	begin_waiting(q);
+	return waiting(q, engine_submit(http_of(q)->engine, a, &q->waiter));
+}
+
+enum MHD_Result request_call(struct request *q, struct call *c)
+{
+	begin_waiting(q);
+	return waiting(q, engine_call(http_of(q)->engine, c, &q->waiter));
 }
 
 /* ---- the cache ----------------------------------------------------------------------- */
@@ -335,7 +355,6 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	(void)cls;
 	(void)connection;
 	(void)url;
-	(void)data;
 	if (!q)
 		return MHD_NO; /* the connection has no structure of ours: out of memory at accept
 		                */
@@ -343,8 +362,10 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	case STEP_HEAD:
 		return take_head(q, method, version);
 	case STEP_BODY:
-		return *data_size ? take_body(q, data_size) : dispatch(q);
+		return *data_size ? take_body(q, data, data_size) : dispatch(q);
 	case STEP_WAITING:
+		if (q->revoke && !q->refused)
+			return revoke_respond(q);
 		return q->refused ? respond_refusal(q, q->refused) : respond_job(q);
 	default:
 		return MHD_NO;
@@ -428,6 +449,8 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 	if (q->target != q->inline_target)
 		free(q->target);
 	job_unref(&q->waiter.job);
+	revoke_free(&q->revoke);
+	buf_done(&q->content);
 	if (q->catalog)
 		snapshot_unref(&q->catalog->object);
 	request_reset(q);

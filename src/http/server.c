@@ -240,6 +240,7 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->cache = parts->cache;
 	h->generations = parts->generations;
 	h->auth = parts->auth;
+	h->identities = parts->identities;
 	h->pool = parts->pool;
 	h->catalog = parts->catalog;
 	h->listen_fd = -1;

@@ -79,3 +79,17 @@ int target_parse(const char *s, size_t n, struct target *ret)
 	*ret = t;
 	return 0;
 }
+
+bool target_take_pair(struct slice *query, struct slice *ret_name, struct slice *ret_value)
+{
+	if (query->n == 0)
+		return false;
+	const char *amp = memchr(query->p, '&', query->n), *end = query->p + query->n;
+	const char *stop = amp ? amp : end;
+	const char *equals = memchr(query->p, '=', (size_t)(stop - query->p));
+	*ret_name = (struct slice){query->p, (size_t)((equals ? equals : stop) - query->p)};
+	*ret_value =
+	    (struct slice){equals ? equals + 1 : stop, equals ? (size_t)(stop - equals - 1) : 0};
+	*query = (struct slice){amp ? amp + 1 : end, amp ? (size_t)(end - amp - 1) : 0};
+	return true;
+}
