@@ -26,6 +26,7 @@ enum {
 	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
 	SWEEP_EVERY = 50,            /* turns of the janitor */
+	TRIM_EVERY = 100,
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
 	QUIET_MS = 1000, /* without a request, after which kept connections are closed */
@@ -272,6 +273,8 @@ static void *janitor(void *arg)
 		cache_sweep(s->cache, clock_ms());
 		if (turn % SWEEP_EVERY == 0)
 			http_sweep(s->http, clock_ms());
+		if (turn % TRIM_EVERY == 0)
+			cache_trim_memory(s->cache);
 		nanosleep(&t, NULL);
 	}
 	return NULL;

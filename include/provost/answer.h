@@ -19,9 +19,10 @@ enum outcome {
 	OUTCOME_QUEUE_TIMEOUT, /* no worker in time */
 	OUTCOME_POOL_TIMEOUT,  /* no connection in time */
 	OUTCOME_DB_DOWN,       /* the database cannot be reached */
-	OUTCOME_DB_LOST,       /* the connection died, and so did that of the retry */
-	OUTCOME_DEADLINE,      /* the statement ran into its timeout */
-	OUTCOME_TOO_LARGE,     /* the body would be larger than ANSWER_BODY_MAX */
+	OUTCOME_DB_SILENT, /* no worker or connection in time, and nobody was answered meanwhile */
+	OUTCOME_DB_LOST,   /* the connection died, and so did that of the retry */
+	OUTCOME_DEADLINE,  /* the statement ran into its timeout */
+	OUTCOME_TOO_LARGE, /* the body would be larger than ANSWER_BODY_MAX */
 	OUTCOME_NO_MEMORY,
 	OUTCOME_ABANDONED, /* whoever asked has left */
 	OUTCOME_STOPPING,
@@ -33,7 +34,7 @@ struct answer {
 	const char *body; /* UTF-8 JSON, not NUL-terminated; NULL for none */
 	size_t body_len;
 	unsigned char etag[16]; /* hash of the body, if there is one */
-	char sqlstate[6];  /* OUTCOME_SQL_ERROR */
+	char sqlstate[6];       /* OUTCOME_SQL_ERROR */
 	char *message;     /* the database's words, for the log and development mode; or NULL */
 	uint32_t queue_us; /* from submission until a connection was there */
 	uint32_t db_us;    /* from then until the result was complete */

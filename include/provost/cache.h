@@ -35,15 +35,14 @@ enum {
 	CACHE_SWEEP_TURN = 1024, /* calls of cache_sweep that look at everything once */
 };
 
-/* Makes malloc give back what the cache frees: one arena, and large blocks mapped one by one. Once,
- * by main, before there are threads. What a process takes is then close to `capacity`; it is up to
- * a third more otherwise. */
+/* Sets malloc up for what a cache does to it: one arena, and large blocks mapped one by one. Once,
+ * by main, before there are threads. */
 void cache_tune_allocator(void);
 
 struct cache_options {
-	int64_t capacity; /* bytes */
-	unsigned shards;  /* a power of two up to CACHE_SHARDS_MAX; fixed at cache_new */
-	char *policy;     /* "lru" */
+	int64_t capacity;  /* bytes */
+	unsigned shards;   /* a power of two up to CACHE_SHARDS_MAX; fixed at cache_new */
+	char *policy;      /* "lru" */
 	int64_t max_entry; /* bytes of an entry with its variants */
 	int64_t negative_ttl_ms;
 };
@@ -70,8 +69,8 @@ struct cache_key cache_key(const struct cache *c, const void *bytes, size_t len)
 
 enum entry_kind {
 	ENTRY_BODY,
-	ENTRY_ABSENCE, /* there is no such thing: no body, never stale, fresh for negative_ttl (or the
-	                  endpoint's ttl, when that is less) */
+	ENTRY_ABSENCE, /* there is no such thing: no body, never stale, fresh for negative_ttl (or
+	                  the endpoint's ttl, when that is less) */
 };
 
 /* What an entry is made of; everything is copied. */
@@ -109,7 +108,7 @@ unsigned *entry_senders(struct entry *e);
 /* ---- looking up ---------------------------------------------------------------------- */
 
 enum cache_state {
-	CACHE_MISS,      /* nothing that may be served now; perhaps under stale-if-error */
+	CACHE_MISS, /* nothing that may be served now; perhaps under stale-if-error */
 	CACHE_FRESH,
 	CACHE_SWR,       /* past its ttl, and not invalidated */
 	CACHE_MAX_STALE, /* invalidated, and begun less than max_stale ago */
@@ -120,15 +119,16 @@ struct cache_found {
 	struct entry *entry; /* a reference, the caller's; NULL on a miss */
 	int64_t ttl_ms;      /* left; 0 or less: past, or (then 0 at most) invalidated */
 	int64_t age_ms;      /* since its statement was sent */
-	bool refresh; /* CACHE_SWR: this caller starts the refresh. True for one caller per entry and
-	                 CACHE_REFRESH_MS. */
+	bool refresh; /* CACHE_SWR: this caller starts the refresh. True for one caller per entry
+	                 and CACHE_REFRESH_MS. */
 	bool stale;   /* CACHE_MISS: cache_get_stale would find something */
-	bool expired; /* CACHE_MISS: the key is there, but its time has passed or it was invalidated */
+	bool expired; /* CACHE_MISS: the key is there, but its time has passed or it was invalidated
+	               */
 };
 
-/* Looks the key up, for a request that is to be counted as a hit or a miss. A fresh entry is younger
- * than its ttl (shortened by up to a twentieth, at random, once per entry, so that what was stored
- * together does not expire together) and none of its tags was raised since its start. */
+/* Looks the key up, for a request that is to be counted as a hit or a miss. A fresh entry is
+ * younger than its ttl (shortened by up to a twentieth, at random, once per entry, so that what was
+ * stored together does not expire together) and none of its tags was raised since its start. */
 void cache_get(struct cache *c, struct cache_key key, const struct freshness *f, uint64_t now_ms,
                struct cache_found *ret);
 
@@ -152,8 +152,8 @@ struct entry *cache_peek(struct cache *c, struct cache_key key, const struct fre
 int cache_put(struct cache *c, struct entry *e, const struct freshness *f,
               uint64_t now_ms) _must_check_;
 
-/* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. What is
- * too large is counted as refused. */
+/* Whether an entry of that many bytes of key and body is not too large now: to spare the copy. What
+ * is too large is counted as refused. */
 bool cache_would_store(struct cache *c, size_t bytes);
 
 /* Whether this caller is to make the variant: true for one caller per entry and coding, while the
@@ -161,17 +161,22 @@ bool cache_would_store(struct cache *c, size_t bytes);
 bool cache_claim_variant(struct cache *c, struct entry *e, enum entry_coding coding);
 /* Gives a claim back: somebody else may make it. */
 void cache_unclaim_variant(struct cache *c, struct entry *e, enum entry_coding coding);
-/* Attaches what the one who claimed made: `bytes`, allocated with malloc, is taken over. NULL: it is
- * of no use (no smaller), and not to be tried again. Dropped when the entry has left the cache
+/* Attaches what the one who claimed made: `bytes`, allocated with malloc, is taken over. NULL: it
+ * is of no use (no smaller), and not to be tried again. Dropped when the entry has left the cache
  * meanwhile, or would become larger than may be stored. */
 void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, void *bytes,
                   size_t len);
 
 /* ---- keeping ------------------------------------------------------------------------- */
 
-/* Looks at a bounded part of the entries and frees those that can never be served again, by the rules
- * that they were put with. Janitor, every 10 ms: a turn over everything takes some ten seconds. */
+/* Looks at a bounded part of the entries and frees those that can never be served again, by the
+ * rules that they were put with. Janitor, every 10 ms: a turn over everything takes ten seconds. */
 void cache_sweep(struct cache *c, uint64_t now_ms);
+
+/* Gives free memory back to the system when the process has grown since this was last done, by a
+ * sixteenth of the capacity or 64 MiB, and after cache_configure. Whoever allocates meanwhile may
+ * wait: for a fifth of a millisecond per MiB. Janitor, every second. */
+void cache_trim_memory(struct cache *c);
 
 struct cache_top {
 	char *key; /* the key's bytes, owned by whoever asked */
@@ -187,15 +192,15 @@ struct cache_stats {
 	uint64_t entries, absences;
 	uint64_t bytes; /* of the budget */
 	/* Since the start. */
-	uint64_t hits;   /* of them: */
+	uint64_t hits; /* of them: */
 	uint64_t swr, max_stale;
 	uint64_t misses; /* of them, answered by cache_get_stale: */
 	uint64_t stale_if_error;
 	uint64_t stores, evictions;
-	uint64_t expirations;   /* entries found, or swept, past their time */
-	uint64_t invalidations; /* entries found with a raised tag */
-	uint64_t refused;       /* -E2BIG */
-	uint64_t outdated;      /* -ESTALE */
+	uint64_t expirations;            /* entries found, or swept, past their time */
+	uint64_t invalidations;          /* entries found with a raised tag */
+	uint64_t refused;                /* -E2BIG */
+	uint64_t outdated;               /* -ESTALE */
 	struct cache_top top[CACHE_TOP]; /* most hits first; unused ones have no key */
 };
 /* Sums the shards up, a lock at a time. cache_stats_done frees what it holds. */

@@ -7,8 +7,8 @@
  * else, answers it. Background work (refreshes under stale-while-revalidate, encoding) has a lane
  * and a quota of its own, so that it cannot keep requests waiting.
  *
- * Bounds: `queue` jobs, and as many in the background lane at most as ENGINE_BACKGROUND_MAX, wait at
- * most `queue_timeout_ms`, parked ones included; a connection is waited for at most the pool's
+ * Bounds: `queue` jobs, and as many in the background lane at most as ENGINE_BACKGROUND_MAX, wait
+ * at most `queue_timeout_ms`, parked ones included; a connection is waited for at most the pool's
  * acquire timeout; a statement runs at most its endpoint's timeout, then it is cancelled. A fill is
  * given up, and its statement cancelled, when the last of its waiters has left. A failure is shared
  * by those who wait; the next request begins anew.
@@ -52,20 +52,21 @@ int engine_start(struct engine *e) _must_check_;
 int engine_configure(struct engine *e, const struct engine_options *o) _must_check_;
 
 /* Any thread, never blocks. 0: accepted, `done` will be called, perhaps before this returns;
- * -EAGAIN: the queue is full; -ESHUTDOWN: stopping; -ENOMEM; `done` is not called for those. */
+ * -EAGAIN: the queue is full; -EHOSTDOWN: it is, because the database hangs; -ESHUTDOWN: stopping;
+ * -ENOMEM; `done` is not called for those. */
 int engine_submit(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
 
-/* Renews what the cache has for the key, in the background, unless that is being done or the lane is
- * full. Any thread, never blocks. */
+/* Renews what the cache has for the key, in the background, unless that is being done or the lane
+ * is full. Any thread, never blocks. */
 void engine_refresh(struct engine *e, const struct ask *a);
 
-/* Has a variant of the entry made in the background, if it is large enough to be worth it, nobody is at
- * it, and the lane is not full. Any thread, never blocks. */
+/* Has a variant of the entry made in the background, if it is large enough to be worth it, nobody
+ * is at it, and the lane is not full. Any thread, never blocks. */
 void engine_encode(struct engine *e, struct entry *entry, enum entry_coding coding);
 
-/* Whoever waits with that ticket has left: it is answered at once, with `left` set. When nobody else
- * waits, its job is taken off the queue, or its statement cancelled. One that has been answered
- * meanwhile is not missed. Any thread. */
+/* Whoever waits with that ticket has left: it is answered at once, with `left` set. When nobody
+ * else waits, its job is taken off the queue, or its statement cancelled. One that has been
+ * answered meanwhile is not missed. Any thread. */
 void engine_abandon(struct engine *e, uint64_t ticket);
 
 /* Ends the jobs whose time in the queue is over, and logs now and then what was refused. Janitor,
@@ -80,8 +81,8 @@ void engine_free(struct engine **e);
 struct engine_stats {
 	unsigned threads, queue; /* in force */
 	unsigned busy, waiting;
-	uint64_t jobs;      /* fills begun */
-	uint64_t collapsed; /* requests that joined one */
+	uint64_t jobs;       /* fills begun */
+	uint64_t collapsed;  /* requests that joined one */
 	uint64_t statements; /* sent for endpoints, tries included */
 	uint64_t refreshes, encodings;
 	uint64_t refused, expired, retries;
@@ -92,8 +93,8 @@ void engine_stats(struct engine *e, struct engine_stats *ret);
  * is one that PostgreSQL accepts, this role may run it, @returns fits (and is resolved where it is
  * not declared), and of a GET, what it depends on. Seals the endpoints' keys. All errors, with file
  * and line, not just the first. 0; -EINVAL with errors; -ENOTCONN with one error, when the database
- * cannot be reached or went away meanwhile; -ECANCELED once the descriptor `interrupt` (-1: none) is
- * readable. Blocks until `deadline_us` at most. */
+ * cannot be reached or went away meanwhile; -ECANCELED once the descriptor `interrupt` (-1: none)
+ * is readable. Blocks until `deadline_us` at most. */
 int engine_describe(struct catalog *c, const char *url, bool prepare, int interrupt,
                     uint64_t deadline_us, struct errors *errs) _must_check_;
 

@@ -60,10 +60,11 @@ void cache_configure(struct cache *c, const struct cache_options *o)
 	};
 
 	CHECK_MAGIC(c, CACHE_MAGIC);
-	/* Relaxed: for the report. */
+	/* Relaxed: for the report, and for when to give memory back, which is now. */
 	atomic_store_explicit(&c->capacity, o->capacity, memory_order_relaxed);
 	atomic_store_explicit(&c->max_entry, MIN(rules.max_entry, rules.share / ENTRY_SHARE),
 	                      memory_order_relaxed);
+	atomic_store_explicit(&c->lowest, 0, memory_order_relaxed);
 	for (unsigned i = 0; i < c->shards; i++) {
 		struct shard *s = &c->shard[i];
 

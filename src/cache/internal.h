@@ -17,6 +17,7 @@ struct cache {
 	_Atomic unsigned sweeps;
 	_Atomic int64_t max_entry; /* bytes, for who would rather not copy more */
 	_Atomic uint64_t refused; /* before they became entries; the shards count the others */
+	_Atomic int64_t lowest;   /* resident since memory was last given back; 0: to be done */
 	_Atomic int64_t capacity; /* as configured; each shard has its share and the other rules */
 };
 

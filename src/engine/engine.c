@@ -11,6 +11,28 @@
 
 enum { REPORT_INTERVAL_US = 2000000 }; /* between lines that say what was refused */
 
+/* ---- a database that hangs ----------------------------------------------------------- */
+
+bool engine_is_silent_locked(const struct engine *e, uint64_t since_us)
+{
+	return e->busy > 0 && e->answered_us < since_us;
+}
+
+bool engine_is_silent(struct engine *e, uint64_t since_us)
+{
+	pthread_mutex_lock(&e->lock);
+	bool silent = engine_is_silent_locked(e, since_us);
+	pthread_mutex_unlock(&e->lock);
+	return silent;
+}
+
+static bool is_answered(const struct job *j)
+{
+	enum outcome o = j->answer.outcome;
+	return j->kind == JOB_FILL && (o == OUTCOME_OK || o == OUTCOME_NO_ROW ||
+	                               o == OUTCOME_SQL_ERROR || o == OUTCOME_TOO_LARGE);
+}
+
 /* ---- jobs that never run ------------------------------------------------------------- */
 
 static void end_unrun(struct job **j, struct waiters *w, enum outcome outcome, uint64_t now_us)
@@ -30,18 +52,21 @@ static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 {
 	for (;;) {
 		struct waiters w;
+		enum outcome outcome = OUTCOME_QUEUE_TIMEOUT;
 		pthread_mutex_lock(&e->lock);
 		struct job *j = TAILQ_FIRST(&e->lane[lane].jobs);
 		if (j && is_overdue(e, j, now_us)) {
+			if (engine_is_silent_locked(e, j->submitted_us))
+				outcome = OUTCOME_DB_SILENT;
 			(void)lanes_drop_locked(e, lane, &w);
-			e->outcomes[OUTCOME_QUEUE_TIMEOUT]++;
+			e->outcomes[outcome]++;
 		} else {
 			j = NULL;
 		}
 		pthread_mutex_unlock(&e->lock);
 		if (!j)
 			return;
-		end_unrun(&j, &w, OUTCOME_QUEUE_TIMEOUT, now_us);
+		end_unrun(&j, &w, outcome, now_us);
 	}
 }
 
@@ -50,7 +75,8 @@ static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 static void report_refusals(struct engine *e, uint64_t now_us)
 {
 	static const enum outcome refusals[] = {OUTCOME_QUEUE_FULL, OUTCOME_QUEUE_TIMEOUT,
-	                                        OUTCOME_POOL_TIMEOUT, OUTCOME_DB_DOWN};
+	                                        OUTCOME_POOL_TIMEOUT, OUTCOME_DB_DOWN,
+	                                        OUTCOME_DB_SILENT};
 	uint64_t n[OUTCOME_COUNT] = {0}, sum = 0;
 	pthread_mutex_lock(&e->lock);
 	bool due = now_us >= e->report_us;
@@ -67,7 +93,8 @@ static void report_refusals(struct engine *e, uint64_t now_us)
 		log_warn("requests were answered 503", LOGU("queue_full", n[OUTCOME_QUEUE_FULL]),
 		         LOGU("no_worker_in_time", n[OUTCOME_QUEUE_TIMEOUT]),
 		         LOGU("no_connection_in_time", n[OUTCOME_POOL_TIMEOUT]),
-		         LOGU("database_down", n[OUTCOME_DB_DOWN]), LOGU("workers", o.threads),
+		         LOGU("database_down", n[OUTCOME_DB_DOWN]),
+		         LOGU("database_silent", n[OUTCOME_DB_SILENT]), LOGU("workers", o.threads),
 		         LOGU("queue", o.queue));
 }
 
@@ -152,6 +179,8 @@ static void *work(void *arg)
 		e->retries += n.retries;
 		e->statements += n.statements;
 		e->outcomes[j->answer.outcome]++;
+		if (is_answered(j))
+			e->answered_us = clock_us();
 		forget_job_locked(w);
 		lanes_end_locked(e, j, &waiters);
 		bool more = !TAILQ_EMPTY(&e->lane[LANE_REQUESTS].jobs) ||
@@ -159,7 +188,8 @@ static void *work(void *arg)
 		if (e->busy == 0 && e->stopping)
 			pthread_cond_signal(&e->idle);
 		pthread_mutex_unlock(&e->lock);
-		/* This worker answers first; what its job kept from running need not wait for that. */
+		/* This worker answers first; what its job kept from running need not wait for that.
+		 */
 		if (more)
 			pthread_cond_signal(&e->work);
 		lanes_answer(&j, &waiters);
@@ -209,6 +239,7 @@ struct engine *engine_new(const struct engine_options *o, struct pool *pool, str
 	e->cache = cache;
 	e->generations = generations;
 	e->options = *o;
+	e->answered_us = clock_us();
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->work, NULL);
 	pthread_condattr_t attr;
@@ -313,7 +344,7 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
 	    .refreshes = e->refreshes,
 	    .encodings = e->encodings,
 	    .refused = e->outcomes[OUTCOME_QUEUE_FULL],
-	    .expired = e->outcomes[OUTCOME_QUEUE_TIMEOUT],
+	    .expired = e->outcomes[OUTCOME_QUEUE_TIMEOUT] + e->outcomes[OUTCOME_DB_SILENT],
 	    .retries = e->retries,
 	};
 	pthread_mutex_unlock(&e->lock);

@@ -50,6 +50,7 @@ struct engine {
 	struct lane lane[LANE_COUNT];
 	LIST_HEAD(, job) fills[FILLS_BUCKETS]; /* that can be found by their key */
 	unsigned busy, background_busy;
+	uint64_t answered_us; /* when the database last answered a statement, whatever it said */
 	bool stopping;
 	uint64_t jobs, collapsed, statements, retries, refreshes, encodings;
 	uint64_t outcomes[OUTCOME_COUNT];
@@ -58,6 +59,14 @@ struct engine {
 
 	struct worker worker[ENGINE_THREADS_MAX];
 };
+
+/* ---- engine.c ------------------------------------------------------------------------ */
+
+/* Whether statements run, and none has been answered since: the database hangs, rather than that
+ * there is too much to do. */
+bool engine_is_silent_locked(const struct engine *e, uint64_t since_us);
+/* The same for who does not hold the lock. */
+bool engine_is_silent(struct engine *e, uint64_t since_us);
 
 /* ---- job.c --------------------------------------------------------------------------- */
 
@@ -69,8 +78,8 @@ struct job *job_new_encode(struct entry *entry, enum entry_coding coding);
 /* ---- lanes.c ------------------------------------------------------------------------- */
 
 void lanes_init(struct engine *e);
-/* The next job for a worker, by age, within the background's quota; NULL: none. The reference is the
- * worker's now. */
+/* The next job for a worker, by age, within the background's quota; NULL: none. The reference is
+ * the worker's now. */
 struct job *lanes_take_locked(struct engine *e);
 /* A job that ran has ended: what is parked behind it may run; those who wait are the caller's to
  * answer. */
@@ -88,8 +97,8 @@ struct run_counts {
 };
 
 /* Makes the job's answer: out of the cache if it has got there meanwhile, else by its statement,
- * and then stored. All tries together take at most `timeout_us`, waiting for connections aside. Once
- * the descriptor `abandon` is readable the statement is cancelled. Blocks: workers only. */
+ * and then stored. All tries together take at most `timeout_us`, waiting for connections aside.
+ * Once the descriptor `abandon` is readable the statement is cancelled. Blocks: workers only. */
 void fill_run(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,
               struct run_counts *ret);
 

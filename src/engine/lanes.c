@@ -4,6 +4,8 @@
 #include "encode.h"
 #include "engine_impl.h"
 
+enum { SILENT_US = 1000000 }; /* without an answer: it hangs */
+
 /* ---- the fills that can be found ----------------------------------------------------- */
 
 static unsigned bucket_of(uint64_t hash)
@@ -195,6 +197,14 @@ static bool join_locked(struct engine *e, const struct ask *a, struct waiter *w,
 	return true;
 }
 
+/* A queue that is full because the database hangs is the database's failure. */
+static int refuse_locked(struct engine *e)
+{
+	bool silent = engine_is_silent_locked(e, clock_us() - SILENT_US);
+	e->outcomes[silent ? OUTCOME_DB_SILENT : OUTCOME_QUEUE_FULL]++;
+	return silent ? -EHOSTDOWN : -EAGAIN;
+}
+
 /* Takes the reference when it returns 1; 0: joined another. */
 static int admit_locked(struct engine *e, const struct ask *a, struct job *j, struct waiter *w)
 {
@@ -203,10 +213,8 @@ static int admit_locked(struct engine *e, const struct ask *a, struct job *j, st
 		return -ESHUTDOWN;
 	if (join_locked(e, a, w, &running))
 		return 0;
-	if (is_full_locked(e)) {
-		e->outcomes[OUTCOME_QUEUE_FULL]++;
-		return -EAGAIN;
-	}
+	if (is_full_locked(e))
+		return refuse_locked(e);
 	e->jobs++;
 	TAILQ_INSERT_TAIL(&j->waiters, w, link);
 	enter_locked(e, j, running ? LANE_PARKED : LANE_REQUESTS);

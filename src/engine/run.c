@@ -17,7 +17,7 @@ enum {
 	PAUSE_US = 10000,       /* before a retry: full jitter below it, doubling */
 };
 
-static enum outcome outcome_of_acquire(int r)
+static enum outcome outcome_of_acquire(struct engine *e, int r, uint64_t begun_us)
 {
 	switch (r) {
 	case -ENOTCONN:
@@ -25,7 +25,7 @@ static enum outcome outcome_of_acquire(int r)
 	case -ESHUTDOWN:
 		return OUTCOME_STOPPING;
 	default:
-		return OUTCOME_POOL_TIMEOUT;
+		return engine_is_silent(e, begun_us) ? OUTCOME_DB_SILENT : OUTCOME_POOL_TIMEOUT;
 	}
 }
 
@@ -105,11 +105,12 @@ static int attempt(struct run *x, enum outcome *ret_outcome)
 	struct job *j = x->job;
 	struct conn *c;
 	run_reset(x);
+	uint64_t begun = clock_us();
 	int r = pool_acquire(x->engine->pool, x->lost > 0, &c);
 	uint64_t now = clock_us();
 	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
 	if (r < 0) {
-		*ret_outcome = outcome_of_acquire(r);
+		*ret_outcome = outcome_of_acquire(x->engine, r, begun);
 		return r;
 	}
 	if (!x->deadline_us)

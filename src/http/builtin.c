@@ -60,7 +60,8 @@ bool builtin_answer(struct request *q, enum MHD_Result *ret)
 	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++) {
 		if (strlen(BUILTINS[i].path) != path.n || memcmp(BUILTINS[i].path, path.p, path.n))
 			continue;
-		unsigned methods = 1u << METHOD_GET | (BUILTINS[i].delete ? 1u << METHOD_DELETE : 0);
+		unsigned methods =
+		    1u << METHOD_GET | (BUILTINS[i].delete ? 1u << METHOD_DELETE : 0);
 		if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
 			*ret = BUILTINS[i].get(q);
 		else if (!strcmp(method, "DELETE") && BUILTINS[i].delete)

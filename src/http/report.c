@@ -101,7 +101,8 @@ static void put_values(struct report *r, struct json_object *o, const struct cat
 {
 	const char *value[ENDPOINT_PARAMS_MAX];
 	const struct endpoint *e = catalog ? catalog_find(catalog, key_endpoint(t->key)) : NULL;
-	if (!e || t->key_len < e->key_prefix_len || memcmp(t->key, e->key_prefix, e->key_prefix_len))
+	if (!e || t->key_len < e->key_prefix_len ||
+	    memcmp(t->key, e->key_prefix, e->key_prefix_len))
 		return;
 	struct json_object *values = put_object(r, o, "values");
 	key_values(e, t->key, t->key_len, value);

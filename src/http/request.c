@@ -168,6 +168,8 @@ static enum outcome outcome_of_refusal(int r)
 	switch (r) {
 	case -EAGAIN:
 		return OUTCOME_QUEUE_FULL;
+	case -EHOSTDOWN:
+		return OUTCOME_DB_SILENT;
 	case -ENOMEM:
 		return OUTCOME_NO_MEMORY;
 	default:
@@ -339,8 +341,8 @@ static const char *served_name(const struct request *q)
 	    [SERVED_EXPIRED] = "expired",
 	    [SERVED_BYPASS] = "bypass",
 	};
-	bool filled = q->served == SERVED_MISS || q->served == SERVED_EXPIRED ||
-	              q->served == SERVED_BYPASS;
+	bool filled =
+	    q->served == SERVED_MISS || q->served == SERVED_EXPIRED || q->served == SERVED_BYPASS;
 	return filled && q->waiter.collapsed ? "collapsed" : names[q->served];
 }
 
@@ -367,7 +369,8 @@ static void log_request(struct request *q, bool aborted)
 	           });
 }
 
-/* Keeps the memory of what the next request needs as well, unless this one's was uncommonly large. */
+/* Keeps the memory of what the next request needs as well, unless this one's was uncommonly large.
+ */
 static void request_reset(struct request *q)
 {
 	struct values values = q->values;

@@ -386,6 +386,9 @@ static enum MHD_Result respond_failure(struct request *q, const struct answer *a
 enum MHD_Result respond_refusal(struct request *q, enum outcome outcome)
 {
 	const struct answer a = {.outcome = outcome};
+	enum MHD_Result r;
+	if (answer_is_database_failure(&a) && request_answer_stale(q, &r))
+		return r;
 	return respond_failure(q, &a);
 }
 

@@ -37,6 +37,7 @@ static const struct {
     [OUTCOME_QUEUE_TIMEOUT] = {503, "No worker became free in time. Try again."},
     [OUTCOME_POOL_TIMEOUT] = {503, "No database connection became free in time. Try again."},
     [OUTCOME_DB_DOWN] = {503, "The database cannot be reached. Try again."},
+    [OUTCOME_DB_SILENT] = {503, "The database does not answer. Try again."},
     [OUTCOME_DB_LOST] = {503, "The connection to the database was lost. Try again."},
     [OUTCOME_DEADLINE] = {504, "The database did not answer within the time allowed."},
     [OUTCOME_TOO_LARGE] = {500, "The result is too large to be sent."},
@@ -45,8 +46,8 @@ static const struct {
     [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
 };
 
-/* Statements that the database ran and refused are no failure of the database's. That no connection
- * became free in time is: when it hangs, all of them are out until the loss is known. */
+/* Statements that the database ran and refused are no failure of the database's, nor is a queue or
+ * a pool of ours that is too small for what is asked. */
 bool answer_is_database_failure(const struct answer *a)
 {
 	static const char *const states[] = {"08", "53", "57P0", "58", "XX"};
@@ -54,7 +55,7 @@ bool answer_is_database_failure(const struct answer *a)
 	case OUTCOME_DB_DOWN:
 	case OUTCOME_DB_LOST:
 	case OUTCOME_DEADLINE:
-	case OUTCOME_POOL_TIMEOUT:
+	case OUTCOME_DB_SILENT:
 		return true;
 	case OUTCOME_SQL_ERROR:
 		for (size_t i = 0; i < ELEMENTSOF(states); i++)

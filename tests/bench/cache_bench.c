@@ -9,7 +9,8 @@
  *
  * One thread and two take turns within a run, so that both see the same machine; figures are the
  * median of the rounds and their spread (lowest - highest). --raises keeps another tag being
- * raised, so that hits look at every slot of theirs.
+ * raised, so that hits look at every slot of theirs. SIZE is as in the
+ * configuration: 256MiB.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -21,6 +22,7 @@
 #include <time.h>
 
 #include "provost/cache.h"
+#include "provost/units.h"
 
 enum { THREADS = 2, ROUNDS_MAX = 100, LIST_MAX = 8, SAMPLES = 1 << 20, KEY_LEN = 40 };
 
@@ -324,6 +326,8 @@ static int64_t rss(void)
 	return (int64_t)resident * sysconf(_SC_PAGESIZE);
 }
 
+static uint64_t longest_trim_us;
+
 struct churner {
 	struct cache *c;
 	struct generations *g;
@@ -391,6 +395,24 @@ static void *churn_thread(void *arg)
 	return NULL;
 }
 
+/* What a server does every second and every 10 ms. */
+static void wait_as_janitor(struct cache *c, double seconds)
+{
+	static unsigned naps;
+
+	for (uint64_t until = clock_us() + (uint64_t)(seconds * 1e6); clock_us() < until;) {
+		uint64_t began;
+
+		usleep(10000);
+		cache_sweep(c, clock_ms());
+		if (opt.default_malloc || ++naps % 100)
+			continue;
+		began = clock_us();
+		cache_trim_memory(c);
+		longest_trim_us = MAX(longest_trim_us, clock_us() - began);
+	}
+}
+
 static void churn(void)
 {
 	struct cache_options o = {
@@ -420,7 +442,7 @@ static void churn(void)
 		struct cache_stats s;
 		double at;
 
-		usleep((useconds_t)(MIN(5, seconds / 24) * 1e6));
+		wait_as_janitor(c, MIN(5, seconds / 24));
 		at = (double)(clock_ms() - began) / 1000;
 		atomic_store(&phase, (unsigned)(at / phase_seconds));
 		cache_stats(c, &s);
@@ -438,6 +460,7 @@ static void churn(void)
 	printf("%s, %s malloc: rss / capacity %.3f at the end, %.3f at most\n",
 	       opt.shifting ? "shifting" : "stationary", opt.default_malloc ? "default" : "tuned",
 	       ratio, highest);
+	printf("longest trim: %.1f ms\n", (double)longest_trim_us / 1000);
 	cache_free(&c);
 	generations_free(&g);
 }
@@ -461,7 +484,7 @@ static _noreturn_ void usage(void)
 	      "                   [--rounds N] [--ms N] [--shards N] [--slots N] [--raises] "
 	      "[--cpu-time]\n"
 	      "                   [--default-malloc]\n"
-	      "       cache_bench --churn MINUTES [--capacity MIB] [--mix stationary|shifting] "
+	      "       cache_bench --churn MINUTES [--capacity SIZE] [--mix stationary|shifting] "
 	      "[--default-malloc]\n",
 	      stderr);
 	exit(2);
@@ -511,7 +534,8 @@ static void parse(int argc, char **argv)
 			opt.churn_minutes = strtod(optarg, NULL);
 			break;
 		case 'C':
-			opt.capacity = strtoll(optarg, NULL, 10) << 20;
+			if (units_size(optarg, &opt.capacity) < 0)
+				usage();
 			break;
 		case 'm':
 			opt.shifting = strcmp(optarg, "shifting") == 0;

@@ -154,6 +154,24 @@ START_TEST(what_is_referenced_outlives_its_eviction)
 }
 END_TEST
 
+START_TEST(memory_is_given_back_when_it_is_time)
+{
+	int64_t lowest;
+
+	cache_trim_memory(c);
+	lowest = c->lowest;
+	ck_assert_int_gt(lowest, 0);
+	for (unsigned i = 0; i < 3; i++)
+		put_number(i, 3 * MIB, ENTRY_BODY);
+	cache_trim_memory(c);
+	ck_assert_int_ge(c->lowest, lowest);
+	resize(MIB);
+	ck_assert_int_eq(c->lowest, 0);
+	cache_trim_memory(c);
+	ck_assert_int_gt(c->lowest, 0);
+}
+END_TEST
+
 START_TEST(variants_count_and_evict)
 {
 	struct entry *e;
@@ -291,7 +309,7 @@ START_TEST(everything_is_found_while_the_table_changes)
 {
 	unsigned changing = 0;
 
-	for (unsigned i = 0; i < 3000; i++) {
+	for (unsigned i = 0; i < 2000; i++) {
 		put_number(i, 10, ENTRY_BODY);
 		changing += c->shard[0].table.old != NULL;
 		for (unsigned k = 0; k <= i; k += 1 + k / 8)
@@ -421,6 +439,37 @@ START_TEST(who_has_left_is_not_among_the_most_used)
 }
 END_TEST
 
+static void hit_number(unsigned i, unsigned times)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "key-%u", i);
+	while (times-- > 0)
+		get(text, T0);
+}
+
+START_TEST(others_follow_the_most_used_that_have_left)
+{
+	struct cache_stats s;
+
+	for (unsigned i = 0; i <= CACHE_TOP; i++) {
+		put_number(i, 10, ENTRY_BODY);
+		hit_number(i, 100 + i);
+	}
+	resize(0);
+	resize(MIB);
+	for (unsigned i = 20; i <= 20 + CACHE_TOP; i++) {
+		put_number(i, 10, ENTRY_BODY);
+		hit_number(i, i - 19);
+	}
+	cache_stats(c, &s);
+	ck_assert_str_eq(s.top[0].key, "key-30");
+	ck_assert_uint_eq(s.top[0].hits, 11);
+	ck_assert_uint_eq(s.top[CACHE_TOP - 1].hits, 2);
+	cache_stats_done(&s);
+}
+END_TEST
+
 static Suite *cache_bounds_suite(void)
 {
 	Suite *s = suite_create("cache_bounds");
@@ -435,6 +484,7 @@ static Suite *cache_bounds_suite(void)
 	tcase_add_test(t, nothing_is_stored_without_capacity);
 	tcase_add_test(t, smaller_capacity_applies_at_once);
 	tcase_add_test(t, what_is_referenced_outlives_its_eviction);
+	tcase_add_test(t, memory_is_given_back_when_it_is_time);
 	tcase_add_test(t, variants_count_and_evict);
 	tcase_add_test(t, entry_costs_two_hundred_bytes_at_most);
 	tcase_add_test(t, sweep_frees_what_is_dead_and_nothing_else);
@@ -446,6 +496,7 @@ static Suite *cache_bounds_suite(void)
 	tcase_add_test(t, recent_entry_is_not_moved_again);
 	tcase_add_test(t, recency_goes_on_when_its_clock_wraps);
 	tcase_add_test(t, most_used_are_told);
+	tcase_add_test(t, others_follow_the_most_used_that_have_left);
 	tcase_add_test(t, who_has_left_is_not_among_the_most_used);
 	suite_add_tcase(s, t);
 	return s;

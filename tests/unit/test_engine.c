@@ -305,7 +305,7 @@ START_TEST(the_database_is_silent)
 		ck_assert_int_eq(submit(&a[i], PG_ONE, -1), 0);
 	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
 		WAIT_UNTIL(is_done(&a[i]));
-		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_POOL_TIMEOUT);
+		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_DB_SILENT);
 		ck_assert_uint_ge(answer_of(&a[i])->queue_us, 50000);
 		end(&a[i]);
 	}
@@ -364,7 +364,7 @@ START_TEST(jobs_expire_in_the_queue)
 	ck_assert_uint_eq(stats().waiting, 0);
 	for (size_t i = 0; i < ELEMENTSOF(waiting); i++) {
 		ck_assert_uint_eq(atomic_load(&waiting[i].done), 1);
-		ck_assert_int_eq(answer_of(&waiting[i])->outcome, OUTCOME_QUEUE_TIMEOUT);
+		ck_assert_int_eq(answer_of(&waiting[i])->outcome, OUTCOME_DB_SILENT);
 		end(&waiting[i]);
 	}
 	ck_assert(!is_done(&busy));
@@ -489,7 +489,7 @@ START_TEST(who_waits_behind_a_fill_has_the_queues_deadline)
 	submit_like(&later, &first);
 	engine_expire(engine, clock_us() + 60000000);
 	ck_assert(is_done(&later));
-	ck_assert_int_eq(answer_of(&later)->outcome, OUTCOME_QUEUE_TIMEOUT);
+	ck_assert_int_eq(answer_of(&later)->outcome, OUTCOME_DB_SILENT);
 	ck_assert(!is_done(&first));
 	end(&later);
 	open_gate();
@@ -516,6 +516,27 @@ START_TEST(max_stale_lets_later_requests_join)
 	ck_assert_ptr_eq(first.waiter.job, later.waiter.job);
 	ck_assert(first.waiter.job->stored);
 	end(&later);
+	end(&first);
+}
+END_TEST
+
+/* A database that answers others is busy; one that answers nobody hangs. */
+START_TEST(a_queue_that_moves_is_no_failure_of_the_databases)
+{
+	struct engine_options o = options(1, 10);
+	struct asked first, busy, waiting;
+	start(relay->url, 1, 10000, &o);
+	begin_gated(&first, false);
+	ck_assert_int_eq(submit(&busy, PG_HANG, -1), 0);
+	ck_assert_int_eq(submit(&waiting, PG_ONE, -1), 0);
+	open_gate();
+	WAIT_UNTIL(is_done(&first));
+	engine_expire(engine, clock_us() + 60000000);
+	WAIT_UNTIL(is_done(&waiting));
+	ck_assert_int_eq(answer_of(&waiting)->outcome, OUTCOME_QUEUE_TIMEOUT);
+	engine_stop(engine, 0);
+	end(&waiting);
+	end(&busy);
 	end(&first);
 }
 END_TEST
@@ -813,7 +834,8 @@ static void *submit_often(void *arg)
 			WAIT_UNTIL(is_done(&a));
 			enum outcome o = answer_of(&a)->outcome;
 			ck_assert(o == OUTCOME_OK || o == OUTCOME_NO_ROW ||
-			          o == OUTCOME_QUEUE_TIMEOUT || o == OUTCOME_STOPPING);
+			          o == OUTCOME_QUEUE_TIMEOUT || o == OUTCOME_DB_SILENT ||
+			          o == OUTCOME_STOPPING);
 			ck_assert_uint_eq(atomic_load(&a.done), 1);
 			++*accepted;
 		}
@@ -912,6 +934,7 @@ int main(void)
 	tcase_add_test(c, who_comes_after_a_change_is_not_given_what_was_begun_before_it);
 	tcase_add_test(c, who_waits_behind_a_fill_has_the_queues_deadline);
 	tcase_add_test(c, max_stale_lets_later_requests_join);
+	tcase_add_test(c, a_queue_that_moves_is_no_failure_of_the_databases);
 	tcase_add_test(c, a_fill_goes_on_for_those_who_stay);
 	tcase_add_test(c, a_fill_that_nobody_waits_for_is_cancelled_and_not_joined);
 	tcase_add_test(c, a_waiting_job_that_nobody_wants_is_dropped);

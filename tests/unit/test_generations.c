@@ -1,5 +1,6 @@
 #include <check.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -158,6 +159,50 @@ START_TEST(slots_only_grow)
 }
 END_TEST
 
+enum { ROUNDS = 100000, RACERS = 2, SPINS = 2000 };
+
+static atomic_uint arrived;
+
+/* All leave within a few nanoseconds, which a pthread_barrier does not give. */
+static void meet(unsigned *meetings)
+{
+	unsigned all = ++*meetings * RACERS;
+
+	atomic_fetch_add(&arrived, 1);
+	for (unsigned i = 1; atomic_load(&arrived) < all; i++) {
+		if (i % SPINS == 0)
+			sched_yield();
+	}
+}
+
+static void *race(void *arg)
+{
+	unsigned meetings = 0, low = 0;
+	gen_slot s = 5;
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		meet(&meetings);
+		generations_raise(g, s);
+		meet(&meetings);
+		/* Who was last to advance V may have been first at the slot. */
+		low += generations_fresh(g, &s, 1, generations_now(g) - 1);
+		meet(&meetings);
+	}
+	ck_assert_uint_eq(low, 0);
+	return NULL;
+}
+
+START_TEST(slot_is_at_the_maximum_after_a_race)
+{
+	pthread_t t[RACERS];
+
+	for (size_t i = 0; i < RACERS; i++)
+		ck_assert_int_eq(pthread_create(&t[i], NULL, race, NULL), 0);
+	for (size_t i = 0; i < RACERS; i++)
+		pthread_join(t[i], NULL);
+}
+END_TEST
+
 struct watched {
 	atomic_uint_fast64_t raised; /* raises that have returned */
 	atomic_bool done;
@@ -209,6 +254,7 @@ static Suite *generations_suite(void)
 	tcase_add_test(t, slot_is_a_keyed_hash_of_the_tag);
 	tcase_add_test(t, tags_that_share_a_slot_invalidate_each_other);
 	tcase_add_test(t, slots_only_grow);
+	tcase_add_test(t, slot_is_at_the_maximum_after_a_race);
 	tcase_add_test(t, raise_that_returned_is_seen_everywhere);
 	suite_add_tcase(s, t);
 	return s;
