@@ -33,6 +33,15 @@ SELECT json_build_object('x', 1) WHERE :n < 0""",
     "failing.sql": """-- @route GET /api/failing
 -- @query n integer default=0
 SELECT json_build_object('x', 1 / :n, 'at', gen_random_uuid())""",
+    "fixed.sql": "-- @route GET /api/fixed\n-- @cache off\nSELECT json_build_object('fixed', 1)",
+    "things.sql": "-- @route GET /api/things\n-- @query n integer\nSELECT json_build_object('n', :n, 'things', count(*), 'at', gen_random_uuid()) FROM thing",
+    "thing.sql": """-- @route GET /api/things/:id
+-- @path id integer
+-- @depends thing(id=:id)
+SELECT json_build_object('id', id, 'at', gen_random_uuid()) FROM thing WHERE id = :id""",
+    "long.sql": """-- @route GET /api/long
+-- @query text text
+SELECT json_build_object('length', length(:text), 'at', gen_random_uuid())""",
     "off.sql": "-- @route GET /api/off\n-- @cache off\nSELECT json_build_object('id', gen_random_uuid(), 'text', repeat('off ', 1000))",
 }
 CONFIG = {"cache": {"ttl": "1h", "negative_ttl": "1h"}}
@@ -41,6 +50,8 @@ CONFIG = {"cache": {"ttl": "1h", "negative_ttl": "1h"}}
 @pytest.fixture(scope="module")
 def db(cluster, empty_template):
     cluster.create("cache", empty_template)
+    cluster.sql("cache", "CREATE TABLE thing AS SELECT id FROM generate_series(1, 9) id; ALTER TABLE thing ADD PRIMARY KEY (id);"
+                         "GRANT SELECT ON thing TO provost_app")
     yield "cache"
     cluster.drop("cache")
 
@@ -113,6 +124,39 @@ def test_requests_that_differ(server):
     for path, body in zip(paths, bodies):
         answer = server.get(path)
         assert is_hit(answer) and answer.body == body, path
+
+
+def test_long_keys(server):
+    """On one connection, whose memory for keys comes and goes."""
+    with server.connect() as connection:
+        def ask(length):
+            connection.send(f"GET /api/long?text={'x' * length} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            return connection.response()
+        lengths = [1, 7000, 2, 6999, 4096, 1, 7001, 3]
+        bodies = {length: ask(length).body for length in lengths}
+        for length in lengths[::-1]:
+            answer = ask(length)
+            assert is_hit(answer) and answer.body == bodies[length] and answer.json()["length"] == length
+    assert report(server)["mostAccessed"]
+
+
+def test_pipelined(server):
+    """Hits, misses and what is not there, in the order of the requests."""
+    paths = [f"/api/items/{n % 7}?page={n % 3 + 1}" if n % 5 else f"/api/absent?n={n % 10}" for n in range(60)]
+    request = "".join(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path in paths)
+    bodies = {}
+    for path, answer in zip(paths, server.raw(request.encode(), len(paths)), strict=True):
+        if "absent" in path:
+            assert answer.status == 404
+        else:
+            assert answer.status == 200 and f"/api/items/{answer.json()['id']}?page={answer.json()['page']}" == path
+            assert bodies.setdefault(path, answer.body) == answer.body
+
+
+def test_ranges_are_not_offered(server):
+    whole = server.get("/api/large")
+    answer = server.get("/api/large", {"Range": "bytes=0-9"})
+    assert answer.status == 200 and answer.body == whole.body and answer.header("Content-Range") is None
 
 
 def test_report(server):
@@ -203,6 +247,13 @@ def test_a_304_keeps_the_connection(server):
             assert connection.response().status == 304
             connection.send(plain_request)
             assert connection.response().status == 200
+
+
+def test_conditions_on_what_is_not_stored(server):
+    tag = server.get("/api/fixed").header("ETag")
+    for send in (server.get, server.head):
+        answer = send("/api/fixed", {"If-None-Match": f'"x", {tag}'})
+        assert answer.status == 304 and answer.header("ETag") == tag and status(answer) == {"fwd": "bypass"}
 
 
 # ---- encodings -----------------------------------------------------------------------------------
@@ -416,6 +467,21 @@ def test_invalidation(server, query, gone):
             assert is_hit(server.get(path))
         else:
             assert is_hit(answer) and answer.body == bodies[path], (path, answer)
+
+
+@pytest.mark.parametrize("query, gone", [
+    ("tag=thing", {"/api/things", "/api/things?n=1", "/api/things/1", "/api/things/2"}),
+    ("tag=thing:id=1", {"/api/things/1"}),
+    ("tag=thing%3Aid%3D2&tag=thing:id=77", {"/api/things/2"}),
+    ("tag=thing:*", {"/api/things/1", "/api/things/2"}),
+    ("tag=things", set()),
+])
+def test_invalidation_by_tables_and_rows(server, query, gone):
+    paths = ("/api/things", "/api/things?n=1", "/api/things/1", "/api/things/2")
+    for path in paths:
+        assert server.get(path).status == 200
+    invalidate(server, query)
+    assert {path for path in paths if not is_hit(server.get(path))} == gone
 
 
 def test_invalidations_are_counted_when_they_are_found(server):

@@ -302,3 +302,101 @@ def test_a_change_during_what_is_not_cached(cluster, db, server):
         gate.open()
         assert first.response().json()["v"] == 1
         assert second.response().json()["v"] == third.response().json()["v"] == 2
+
+# ---- what waits behind a fill --------------------------------------------------------------------
+
+def test_what_waits_behind_a_fill_counts_in_the_queue(cluster, db):
+    """Joining it does not."""
+    config = {"workers": {"threads": 1, "queue": 1, "queue_timeout": "2m"}}
+    with Server(cluster, db, ENDPOINTS, config) as server:
+        with held(cluster, db) as gate:
+            first = start(server, "/api/state")
+            started(cluster, db)
+            invalidate(server, "tag=state")
+            parked = start(server, "/api/state")
+            wait_until(lambda: report(server)["misses"] == 2, 10)
+            refused = wait_until(lambda: a if (a := server.get("/api/state?n=7", seconds=1)).status == 503 else None, 10)
+            problem(refused, 503)
+            seen = report(server)["collapsed"]
+            joins = start(server, "/api/state")
+            collapsed(server, 1, seen)
+            gate.open()
+            answers = [c.response() for c in (first, parked, joins)]
+        assert [a.status for a in answers] == [200] * 3
+        assert answers[1].body == answers[2].body != answers[0].body
+        assert server.get("/api/state?n=7").status == 200
+
+
+@pytest.mark.threads
+def test_what_waits_behind_a_fill_has_a_deadline(cluster, db):
+    """What it waits for goes on."""
+    config = {"workers": {"threads": 4, "queue_timeout": "300ms"}}
+    with Server(cluster, db, ENDPOINTS, config) as server:
+        with held(cluster, db) as gate:
+            first = start(server, "/api/state")
+            started(cluster, db)
+            for _ in range(3):
+                invalidate(server, "tag=state")
+                late = [start(server, "/api/state") for _ in range(3)]
+                for client in late:
+                    problem(client.response(), 503)
+            assert waiting(cluster, db) == 1
+            gate.open()
+            assert first.response().status == 200
+        assert is_stored(server.get("/api/state"), "miss")
+
+
+@pytest.mark.threads
+def test_who_waits_behind_a_fill_leaves(cluster, db, server):
+    with held(cluster, db) as gate:
+        first = start(server, "/api/state")
+        started(cluster, db)
+        before = report(server)
+        for _ in range(5):
+            invalidate(server, "tag=state")
+            start(server, "/api/state").close()
+        # All that ran for them is the first's.
+        with start(server, "/api/state?n=1"):
+            started(cluster, db, 2)
+        started(cluster, db, 1)
+        late = start(server, "/api/state")
+        wait_until(lambda: report(server)["misses"] >= before["misses"] + 2, 10)
+        gate.open()
+        assert first.response().status == 200 and late.response().status == 200
+    assert is_hit(server.get("/api/state"))
+
+
+@pytest.mark.threads
+def test_the_fill_in_front_is_given_up(cluster, db, server):
+    """What waited behind it runs once its statement is cancelled."""
+    with held(cluster, db) as gate:
+        first = start(server, "/api/state")
+        started(cluster, db)
+        misses = report(server)["misses"]
+        cluster.sql(db, "UPDATE state SET v = 2")
+        invalidate(server, "tag=state")
+        late = start(server, "/api/state")
+        wait_until(lambda: report(server)["misses"] == misses + 1, 10)
+        first.close()
+        pids = "SELECT pid FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        wait_until(lambda: report(server)["statements"] and cluster.sql(db, pids) and waiting(cluster, db) == 1, 10)
+        gate.open()
+        answer = late.response()
+    assert answer.status == 200 and answer.json()["v"] == 2
+    wait_until(lambda: is_hit(server.get("/api/state")), 5)
+
+
+@pytest.mark.threads
+def test_stop_with_fills_that_run_and_wait(cluster, db):
+    config = {"http": {"shutdown_timeout": "1s", "drain_delay": "0"}, "workers": {"threads": 4, "queue_timeout": "2m"}}
+    with Server(cluster, db, ENDPOINTS, config) as server:
+        with held(cluster, db):
+            clients = [start(server, "/api/state") for _ in range(3)]
+            started(cluster, db)
+            invalidate(server, "all")
+            clients += [start(server, "/api/state") for _ in range(3)]
+            clients += [start(server, f"/api/state?n={n}") for n in range(8)]
+            wait_until(lambda: report(server)["misses"] == 14, 10)
+            server.stop()
+            for client in clients:
+                problem(client.response(), 503)

@@ -320,7 +320,7 @@ def test_database_frozen_under_load(cluster, db, server):
         try:
             outage.long.wait(300, 200)
             outage.unknown.wait(5)
-            wait_until(lambda: any(r.seen.detail == "stale-if-error" for r in outage.short.results), 20)
+            wait_until(lambda: sum(r.seen.detail == "stale-if-error" for r in outage.short.results) >= 200, 30, "stale answers")
         finally:
             cluster.sigcont()
         cluster.wait_ready()
@@ -331,3 +331,60 @@ def test_database_frozen_under_load(cluster, db, server):
     for name, load in (("what expires", outage.short), ("what is unknown", outage.unknown)):
         print(f"\nfrozen, of {name}: {dict(collections.Counter(r.seen.problem or r.seen.detail or 200 for r in load.results))}", end="")
     assert outage.short.statuses() == {200}, "what is stored is answered"
+
+
+# ---- the background ------------------------------------------------------------------------------
+
+@pytest.mark.threads
+def test_refreshes_do_not_keep_requests_waiting(cluster, db):
+    """They have a quarter of the workers; one that somebody must wait for is not bound by that."""
+    with Server(cluster, db, ENDPOINTS, {"workers": {"threads": 4}}) as server:
+        paths = [f"/api/gated?n={n}" for n in range(10)]
+        bodies = {path: server.get(path).body for path in paths}
+        with held(cluster, db) as gate:
+            for path in paths:
+                wait_until(lambda: is_stale(server.get(path), "swr"), 5, f"{path} is past its ttl")
+            wait_until(lambda: waiting(cluster, db) == 1 and report(server)["refreshes"] == 10, 10, "one refresh runs, nine wait")
+            for n in range(50):
+                assert server.get(f"/api/long?n={n}").status == 200
+            assert waiting(cluster, db) == 1
+            # No stale answer after an invalidation: those who ask wait for the refreshes that have yet to begin.
+            invalidate(server, "tag=gated")
+            with start(server, paths[5]) as five, start(server, paths[7]) as seven:
+                wait_until(lambda: waiting(cluster, db) == 3, 10, "two more run")
+                gate.open()
+                five, seven = five.response(), seven.response()
+        assert five.status == seven.status == 200
+        assert five.body != bodies[paths[5]] and seven.body != bodies[paths[7]]
+        assert status(five) == status(seven) == {"fwd": "stale", "collapsed": True}
+        wait_until(lambda: all(server.get(path).body != bodies[path] for path in paths), 20, "all are new")
+
+
+def test_stop_while_refreshes_run_and_wait(cluster, db):
+    config = {"http": {"shutdown_timeout": "1s", "drain_delay": "0"}, "workers": {"threads": 4}}
+    with Server(cluster, db, ENDPOINTS, config) as server:
+        for n in range(5):
+            server.get(f"/api/gated?n={n}")
+        with held(cluster, db):
+            for n in range(5):
+                wait_until(lambda: is_stale(server.get(f"/api/gated?n={n}"), "swr"), 5)
+            wait_until(lambda: waiting(cluster, db) == 1, 10)
+            server.stop()
+
+
+def test_the_access_log_says_why(cluster, db):
+    config = {"http": {"access_log": "./access.log"}, "database": {"statement_timeout": "10s"}}
+    with Server(cluster, db, ENDPOINTS, config, allow_errors="cannot be reached") as server:
+        server.get("/api/gated")
+        server.get("/api/short")
+        with held(cluster, db) as gate:
+            wait_until(lambda: is_stale(server.get("/api/gated"), "swr"), 5)
+            first, second = start(server, "/api/gated?n=1"), start(server, "/api/gated?n=1")
+            wait_until(lambda: report(server)["collapsed"] == 1, 10)
+            gate.open()
+            assert first.response().status == second.response().status == 200
+        with stopped(cluster):
+            wait_until(lambda: is_stale(server.get("/api/short"), "stale-if-error"), 10)
+        log = server.folder / "access.log"
+        for how in ("swr", "collapsed", "stale-if-error"):
+            wait_until(lambda: f" cache={how} " in log.read_text(), 5, f"cache={how} in the log")
