@@ -325,6 +325,8 @@ cluster_configure() { # [name=value ...]
         echo "timezone = 'UTC'"
         echo "log_timezone = 'UTC'"
         echo "shared_buffers = 256MB"
+        # Not "$user": the owner is called provost, and what he creates does not belong in the schema provost.
+        echo "search_path = 'public'"
         for setting in "$@"; do
             echo "${setting%%=*} = '${setting#*=}'"
         done
