@@ -325,6 +325,8 @@ cluster_configure() { # [name=value ...]
         echo "timezone = 'UTC'"
         echo "log_timezone = 'UTC'"
         echo "shared_buffers = 256MB"
+        # Not "$user": the owner is called provost, and what he creates does not belong in the schema provost.
+        echo "search_path = 'public'"
         for setting in "$@"; do
             echo "${setting%%=*} = '${setting#*=}'"
         done
@@ -434,7 +436,6 @@ cluster_load_demo() { # database scale
     PGOPTIONS='-c synchronous_commit=off -c client_min_messages=warning' cluster_psql "$1" -o /dev/null \
         -c 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements' \
         -v "scale=$2" -f "$REPO/config/demo/schema.sql" -f "$REPO/config/demo/generate.sql" || return 1
-    cluster_grant "$1" || return 1
     cluster_psql "$1" -c CHECKPOINT
 }
 
@@ -446,6 +447,7 @@ ALTER ROLE $PG_APP NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '$APP_PASSWORD';
 SQL
 }
 
+# All rights to read, for tests and benchmarks, whose tables come and go.
 cluster_grant() { # database
     cluster_psql "$1" -c "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $PG_APP" \
         -c "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO $PG_APP"

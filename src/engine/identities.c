@@ -440,7 +440,7 @@ int identities_unrevoke(struct identities *i, struct conn *c, enum revocation_ki
 /* Those that a key would be good again without stay, as in auth_revocations_purge. */
 static const char PURGE[] =
     /* clang-format off */
-    "/* provost */ DELETE FROM provost.revocation r WHERE r.until < to_timestamp($1::bigint)"
+    "/* provost */ DELETE FROM provost.revocation r WHERE r.until <= to_timestamp($1::bigint)"
     " AND NOT EXISTS (SELECT FROM provost.api_key k WHERE k.revoked_at IS NULL"
     "  AND (k.expires_at IS NULL OR k.expires_at > now())"
     "  AND (r.kind = 'token' AND k.id = r.what"

@@ -40,7 +40,10 @@ int admin_open(struct admin *a, const char *url, struct errors *errs)
 		return -ENOTCONN;
 	}
 	PQsetNoticeReceiver(a->pg, ignore_notice, NULL);
-	return 0;
+	if (admin_run(a, "cannot use the database", ADMIN_OWN_PATH, errs) == 0)
+		return 0;
+	admin_close(a);
+	return -ENOTCONN;
 }
 
 void admin_close(struct admin *a)

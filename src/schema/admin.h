@@ -14,6 +14,11 @@ struct admin {
 	PGconn *pg;
 };
 
+/* With the owner's rights, nothing may be taken for PostgreSQL's own that others have put in front
+ * of it: sessions begin with this. */
+#define ADMIN_OWN_PATH   "/* provost */ SET search_path = pg_catalog, pg_temp"
+#define ADMIN_USERS_PATH "/* provost */ SET LOCAL search_path TO DEFAULT"
+
 /* `url` as libpq takes it. -ENOTCONN with an error. */
 int admin_open(struct admin *a, const char *url, struct errors *errs) _must_check_;
 void admin_close(struct admin *a);

@@ -6,9 +6,8 @@
 #include "admin.h"
 
 /* Two installations at once would both create what neither sees. The number is any that nobody else
- * uses. What others may have put into `public` must not be mistaken for PostgreSQL's own. */
+ * uses. */
 static const char BEGIN[] = "/* provost */ BEGIN READ WRITE;"
-                            " SET LOCAL search_path = pg_catalog, pg_temp;"
                             " SET LOCAL client_min_messages = warning;"
                             " SET LOCAL lock_timeout = '10s';"
                             " SELECT pg_advisory_xact_lock(7237128888997146477)";

@@ -73,8 +73,12 @@ class Run:
 
     def env(self):
         """What a shell has after sourcing the file."""
-        script = f". {shlex.quote(str(self.home / 'env'))}; printf '%s\\n' \"$PROVOST_URL\" \"$DATABASE_URL\""
-        return subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True).stdout.split("\n")[:2]
+        return self.sourced("PROVOST_URL", "DATABASE_URL")
+
+    def sourced(self, *names):
+        values = " ".join(f'"${name}"' for name in names)
+        script = f". {shlex.quote(str(self.home / 'env'))}; printf '%s\\n' {values}"
+        return subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
 
     def courses(self):
         with contextlib.closing(psycopg2.connect(self.env()[1])) as connection, connection.cursor() as cursor:
@@ -107,7 +111,7 @@ def test_home_from_its_creation_to_sigterm(new_home):
     with Run(new_home) as run:
         run.ready()
         assert (new_home / "provost.pid").read_text().strip() == str(run.process.pid)
-        for name in ("env", "secrets"):
+        for name in ("env", "secrets", "token"):
             assert (new_home / name).stat().st_mode & 0o777 == 0o600
         for line in (new_home / "env").read_text().splitlines():
             assert re.fullmatch(r"[A-Z_]+='.*'", line)
@@ -117,6 +121,44 @@ def test_home_from_its_creation_to_sigterm(new_home):
         run.process.send_signal(signal.SIGTERM)
         assert run.ends(10) == 0
     assert not processes_of(new_home)
+
+
+def test_the_line_that_is_shown_works_and_its_key_is_kept(loaded_home):
+    keys = []
+    for _ in range(2):
+        with Run(loaded_home) as run:
+            run.ready().says("curl -H")
+            lines = run.output.split("in another shell:\n")[1].splitlines()[:2]
+            done = subprocess.run(["sh", "-euc", "\n".join(lines).replace("curl -H", "curl -sS -w '\\n%{http_code}' -H")],
+                                  check=True, capture_output=True, text=True, timeout=20)
+            assert done.stdout.splitlines()[-1] == "200", done
+            keys += run.sourced("PROVOST_TOKEN")
+            with contextlib.closing(psycopg2.connect(run.env()[1])) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT id, roles FROM provost.api_key")
+                assert cursor.fetchall() == [(keys[0][3:15], ["admin"])]
+    assert keys[0] == keys[1] and re.fullmatch(r"pv_[a-z2-7]{12}_[0-9A-Za-z]{43}", keys[0])
+
+
+def test_a_key_that_was_revoked_is_replaced(loaded_home):
+    with Run(loaded_home) as run:
+        [before] = run.ready().sourced("PROVOST_TOKEN")
+        with contextlib.closing(psycopg2.connect(run.env()[1])) as connection, connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE provost.api_key SET revoked_at = now()")
+    with Run(loaded_home) as run:
+        [now] = run.ready().sourced("PROVOST_TOKEN")
+        assert now != before
+        with contextlib.closing(psycopg2.connect(run.env()[1])) as connection, connection, connection.cursor() as cursor:
+            cursor.execute("DELETE FROM provost.api_key WHERE revoked_at IS NOT NULL")
+
+
+def test_the_server_may_read_what_it_serves_and_no_more(loaded_home):
+    with Run(loaded_home) as run:
+        with contextlib.closing(psycopg2.connect(run.ready().env()[1])) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT has_table_privilege('provost_app', 'course', 'SELECT'),"
+                           " has_table_privilege('provost_app', 'audit_logs', 'SELECT'),"
+                           " has_table_privilege('provost_app', 'course', 'INSERT'),"
+                           " has_table_privilege('provost_app', 'provost.api_key', 'INSERT')")
+            assert cursor.fetchone() == (True, False, False, False)
 
 
 def test_the_cluster_asks_everyone_for_a_password(loaded_home):
@@ -211,7 +253,7 @@ def test_broken_configuration(loaded_home, tmp_path):
     (tmp_path / "endpoints").mkdir()
     with Run(loaded_home, "--config", broken) as run:
         assert run.ends(20) == 1
-        assert "no_such_key" in run.output and "the server ended" in run.output
+        assert "no_such_key" in run.output and "cannot serve what" in run.output
     assert not processes_of(loaded_home)
 
 
