@@ -17,7 +17,6 @@ static bool answer_from_cache(struct engine *e, struct job *j)
 	if (!entry)
 		return false;
 	answer_of_entry(&j->answer, entry);
-	j->stored = true;
 	return true;
 }
 

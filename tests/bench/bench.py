@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import socket
 import statistics
@@ -40,13 +41,17 @@ def read_env(file):
 class Home:
     """A home of scripts/run: one that runs already is used as it is, any other is started and stopped."""
 
-    def __init__(self, folder, scale="1", settings=None):
+    def __init__(self, folder, scale="1", settings=None, config=REPO / "config/provost.ini"):
         self.folder, self.scale, self.settings = pathlib.Path(folder).absolute(), scale, settings or {}
-        self.process = None
+        self.config, self.process = config, None
 
     def __enter__(self):
         if not self._runs():
-            self._start()
+            try:
+                self._start()
+            except BaseException:
+                self.__exit__()
+                raise
         env = read_env(self.folder / "env")
         self.url, self.dsn = env["PROVOST_URL"], env["DATABASE_URL"]
         return self
@@ -63,7 +68,8 @@ class Home:
         say(f"starting scripts/run --home {self.folder} --scale {self.scale} (loading takes a while the first time)")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PROVOST_", "PG", "DATABASE_URL"))}
         self.process = subprocess.Popen(
-            [REPO / "scripts/run", "--home", self.folder, "--port", str(free_port()), "--scale", self.scale],
+            [REPO / "scripts/run", "--home", self.folder, "--port", str(free_port()), "--scale", self.scale,
+             "--config", self.config],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**environment, **self.settings})
         output = []
@@ -95,8 +101,12 @@ class Home:
         return int(found[-1])
 
     def get(self, path):
+        return self.answer(path)[1]
+
+    def answer(self, path):
+        """Its headers and its body."""
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return answer.read()
+            return answer.headers, answer.read()
 
     def ask(self, sql, *args):
         """One statement's rows."""
@@ -118,12 +128,47 @@ def temporary_home():
     with tempfile.TemporaryDirectory(prefix="provost-bench-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o711)     # postgres has to pass
         home = pathlib.Path(folder) / "home"
-        yield home
-        if home.exists():
-            run(REPO / "scripts/cluster", "remove", home)
+        try:
+            yield home
+        finally:
+            if home.exists():
+                run(REPO / "scripts/cluster", "remove", home)
+
+
+def end_on_sigterm():
+    """As on SIGINT: what was started is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 # ---- endpoint files ------------------------------------------------------------------------------
+
+ENDPOINTS = REPO / "config/endpoints"
+
+
+@contextlib.contextmanager
+def configuration(sections="", **replaced):
+    """A configuration file beside a copy of the endpoints, for a Home. `replaced` gives other texts for some of
+    them, by name."""
+    with tempfile.TemporaryDirectory(prefix="provost-bench-config-") as folder:
+        copy = pathlib.Path(folder) / "endpoints"
+        shutil.copytree(ENDPOINTS, copy)
+        for name, text in replaced.items():
+            (copy / f"{name}.sql").write_text(text)
+        config = pathlib.Path(folder) / "provost.ini"
+        config.write_text(sections)
+        yield config
+
+
+def endpoint_text(name):
+    return (ENDPOINTS / f"{name}.sql").read_text()
+
+
+def cacheable_endpoints():
+    """The names of those that may have a time to live: a section with one for any other is an error."""
+    for file in sorted(ENDPOINTS.rglob("*.sql")):
+        text = file.read_text()
+        if re.search(r"^-- @route\s+GET\b", text, re.M) and not re.search(r"^-- @cache\s+off\b", text, re.M):
+            yield str(file.relative_to(ENDPOINTS).with_suffix(""))
 
 TYPES = {"text": "text", "integer": "integer", "bigint": "bigint", "number": "double precision", "numeric": "numeric",
          "boolean": "boolean", "uuid": "uuid", "date": "date", "timestamp": "timestamptz", "json": "jsonb"}
@@ -136,7 +181,7 @@ TOKEN = re.compile(r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | --
 def parameters(endpoint):
     """The parameters of an endpoint file: {name: (type in SQL, default or None)}."""
     found = {}
-    text = (REPO / "config/endpoints" / f"{endpoint}.sql").read_text()
+    text = endpoint_text(endpoint)
     for name, type_name, options in re.findall(r"^-- @(?:query|path)\s+(\w+)\s+(\w+)(.*)$", text, re.M):
         default = re.search(r"\bdefault=('(?:[^']|'')*'|\S+)", options)
         found[name] = TYPES[type_name], default and default[1].strip("'")
@@ -145,7 +190,7 @@ def parameters(endpoint):
 
 def statement_of(endpoint, replace):
     """The statement of an endpoint file for pgbench, each `:name` replaced by what replace(name) gives."""
-    text = (REPO / "config/endpoints" / f"{endpoint}.sql").read_text()
+    text = endpoint_text(endpoint)
     statement = "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().rstrip(";")
     return TOKEN.sub(lambda m: replace(m["name"]) if m["name"] else for_pgbench(m[0]), statement) + ";\n"
 

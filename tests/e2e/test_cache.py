@@ -34,7 +34,8 @@ SELECT json_build_object('x', 1) WHERE :n < 0""",
 -- @query n integer default=0
 SELECT json_build_object('x', 1 / :n, 'at', gen_random_uuid())""",
     "fixed.sql": "-- @route GET /api/fixed\n-- @cache off\nSELECT json_build_object('fixed', 1)",
-    "things.sql": "-- @route GET /api/things\n-- @query n integer\nSELECT json_build_object('n', :n, 'things', count(*), 'at', gen_random_uuid()) FROM thing",
+    "things.sql": "-- @route GET /api/things\n-- @query n integer\n"
+                  "SELECT json_build_object('n', :n, 'things', count(*), 'at', gen_random_uuid()) FROM thing",
     "thing.sql": """-- @route GET /api/things/:id
 -- @path id integer
 -- @depends thing(id=:id)
@@ -42,7 +43,8 @@ SELECT json_build_object('id', id, 'at', gen_random_uuid()) FROM thing WHERE id 
     "long.sql": """-- @route GET /api/long
 -- @query text text
 SELECT json_build_object('length', length(:text), 'at', gen_random_uuid())""",
-    "off.sql": "-- @route GET /api/off\n-- @cache off\nSELECT json_build_object('id', gen_random_uuid(), 'text', repeat('off ', 1000))",
+    "off.sql": "-- @route GET /api/off\n-- @cache off\n"
+               "SELECT json_build_object('id', gen_random_uuid(), 'text', repeat('off ', 1000))",
 }
 CONFIG = {"cache": {"ttl": "1h", "negative_ttl": "1h"}}
 

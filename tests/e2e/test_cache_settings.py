@@ -11,7 +11,8 @@ from load import SANITIZED, Load, rss
 TEXT = "json_build_object('id', gen_random_uuid(), 'n', :n)"
 ENDPOINTS = {
     "bare.sql": f"-- @route GET /api/bare\n-- @query n integer\nSELECT {TEXT}",
-    "said.sql": f"-- @route GET /api/said\n-- @query n integer\n-- @cache ttl=20m swr=30s max_stale=3s stale_if_error=2h\nSELECT {TEXT}",
+    "said.sql": "-- @route GET /api/said\n-- @query n integer\n-- @cache ttl=20m swr=30s max_stale=3s stale_if_error=2h\n"
+                f"SELECT {TEXT}",
     "off.sql": f"-- @route GET /api/off\n-- @query n integer\n-- @cache off\nSELECT {TEXT}",
     "deep/er.sql": f"-- @route GET /api/deeper\n-- @query n integer\n-- @cache tags=deep\nSELECT {TEXT}",
     "sized.sql": "-- @route GET /api/sized/:size\n-- @path size integer\n-- @query n integer\n-- @cache tags=sized\n"
@@ -218,7 +219,8 @@ def test_many_keys_and_little_room(cluster, db):
         hits = sum(bool(r.seen) for r in load.results)
         assert found["hits"] == hits and found["misses"] == len(load.results) - hits
         print(f"\n{len(load.results)} requests for {len(seen)} keys: {found['stores']} stored, {found['evictions']} evicted, "
-              f"{found['entries']} there, {most / MiB:.2f} of 2 MiB at most; RSS {before / MiB:.1f} -> {rss(server) / MiB:.1f} MiB", end="")
+              f"{found['entries']} there, {most / MiB:.2f} of 2 MiB at most; RSS {before / MiB:.1f}, then "
+              f"{rss(server) / MiB:.1f} MiB", end="")
 
 
 def test_absences_have_a_share_of_their_own(cluster, db):

@@ -27,7 +27,8 @@ SELECT json_build_object('n', :n, 'id', gen_random_uuid(), 'gate', {GATE})""",
     "short.sql": f"-- @route GET /api/short\n-- @query n integer\n-- @cache ttl=1s tags=short\nSELECT {TEXT}",
     "strict.sql": f"-- @route GET /api/strict\n-- @query n integer\n-- @cache ttl=1s stale_if_error=0\nSELECT {TEXT}",
     "written.sql": f"-- @route GET /api/written\n-- @query n integer\n-- @cache ttl=1h max_stale=2s tags=written\nSELECT {TEXT}",
-    "absent.sql": "-- @route GET /api/absent\n-- @query n integer\n-- @cache ttl=300ms\nSELECT json_build_object('n', :n) WHERE :n < 0",
+    "absent.sql": "-- @route GET /api/absent\n-- @query n integer\n-- @cache ttl=300ms\n"
+                  "SELECT json_build_object('n', :n) WHERE :n < 0",
     "timed.sql": f"""-- @route GET /api/timed
 -- @query n integer
 -- @cache ttl=300ms
@@ -329,7 +330,8 @@ def test_database_frozen_under_load(cluster, db, server):
     assert all(r.seen.fresh for r in outage.long.results)
     claims_hold(outage.short.results, 1)
     for name, load in (("what expires", outage.short), ("what is unknown", outage.unknown)):
-        print(f"\nfrozen, of {name}: {dict(collections.Counter(r.seen.problem or r.seen.detail or 200 for r in load.results))}", end="")
+        answers = collections.Counter(r.seen.problem or r.seen.detail or 200 for r in load.results)
+        print(f"\nfrozen, of {name}: {dict(answers)}", end="")
     assert outage.short.statuses() == {200}, "what is stored is answered"
 
 
