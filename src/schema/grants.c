@@ -195,7 +195,8 @@ static int by_text(const void *a, const void *b)
 static void print_list(FILE *to, const char *rights, const char *prefix, struct strlist *l,
                        const char *role)
 {
-	qsort(l->item, l->count, sizeof *l->item, by_text);
+	if (l->count > 0)
+		qsort(l->item, l->count, sizeof *l->item, by_text);
 	for (size_t i = 0; i < l->count; i++)
 		fprintf(to, "GRANT %s %s%s TO %s;\n", rights, prefix, l->item[i], role);
 }
