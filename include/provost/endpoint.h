@@ -124,11 +124,11 @@ struct endpoint {
 	struct cache_policy cache;
 	struct depend *depend;
 	size_t depends;
-	struct freshness freshness;    /* in force: set by the catalogue's loader from all sources */
+	struct freshness freshness; /* in force: set by the catalogue's loader from all sources */
 	struct dependency *dependency; /* all of them, once described */
 	size_t dependencies;
-	char *opaque; /* why the dependencies are not all known: neither cached nor collapsed; NULL: they
-	                 are */
+	char *opaque; /* why the dependencies are not all known: neither cached nor collapsed; NULL:
+	                 they are */
 	uint64_t fingerprint; /* of the file's text and, once described, of all else an answer's
 	                         meaning depends on */
 	char *key_prefix;     /* key.h */

@@ -1,10 +1,10 @@
 /*
  * http: the only module that knows libmicrohttpd.
  *
- * Its epoll threads parse, route, validate, look the answer up in the cache and serve it from there;
- * a request that needs the database waits for a job of the engine while its connection is suspended.
- * No callback blocks. One request at a time lives in its connection's own structure, memory included,
- * so that a hit on a kept-alive connection allocates nothing of ours.
+ * Its epoll threads parse, route, validate, look the answer up in the cache and serve it from
+ * there; a request that needs the database waits for a job of the engine while its connection is
+ * suspended. No callback blocks. One request at a time lives in its connection's own structure,
+ * memory included, so that a hit on a kept-alive connection allocates nothing of ours.
  *
  * Bounds: max_connections (beyond it 503 and close; beyond a small reserve the kernel's backlog),
  * max_url, max_body, header_timeout for a request's head, idle_timeout between requests.

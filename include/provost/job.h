@@ -28,6 +28,7 @@ struct waiter {
 	struct job *job;
 	bool left;      /* it was abandoned: there is no answer, and no job */
 	bool collapsed; /* the job was begun for another */
+	bool stale;     /* and before a change that the waiter came after: max_stale allowed it */
 	/* The engine's, under its lock. */
 	TAILQ_ENTRY(waiter) link;
 };
@@ -62,9 +63,9 @@ struct job {
 	/* JOB_FILL. Constant. */
 	struct catalog *catalog; /* a reference, which keeps the endpoint */
 	const struct endpoint *endpoint;
-	struct cache_key key;       /* its bytes follow the structure */
-	const char *const *values;  /* one per bind of the statement, within the key */
-	const char *request_id;     /* of the request it was begun for; for the log */
+	struct cache_key key;      /* its bytes follow the structure */
+	const char *const *values; /* one per bind of the statement, within the key */
+	const char *request_id;    /* of the request it was begun for; for the log */
 	/* Of its tags: the worker's, constant once `start` says that the statement was sent. */
 	gen_slot slot[CACHE_SLOTS_MAX];
 	size_t slots;
@@ -78,8 +79,9 @@ struct job {
 
 	/* The worker's until the job has ended, constant after. */
 	struct answer answer;
-	bool stored;    /* in the cache, for who comes later */
-	unsigned senders; /* answers that are being sent from it: the http module's, under its lock */
+	bool stored; /* in the cache, for who comes later */
+	unsigned
+	    senders; /* answers that are being sent from it: the http module's, under its lock */
 
 	/* Under the engine's lock. */
 	enum job_state state;

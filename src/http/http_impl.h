@@ -61,12 +61,12 @@ struct request_line {
 /* Headers we act on; borrowed from the connection until the request is completed. */
 struct head {
 	const char *host, *origin, *request_id, *preflight_method;
-	struct accept accept;        /* Accept-Encoding, all lines */
-	bool conditional;            /* If-None-Match is there */
-	const char *why; /* a refusal: the sentence */
-	unsigned status; /* and its status; 0: the head is good */
-	bool chunked;    /* a Transfer-Encoding was named */
-	uint64_t length; /* Content-Length, 0 without */
+	struct accept accept; /* Accept-Encoding, all lines */
+	bool conditional;     /* If-None-Match is there */
+	const char *why;      /* a refusal: the sentence */
+	unsigned status;      /* and its status; 0: the head is good */
+	bool chunked;         /* a Transfer-Encoding was named */
+	uint64_t length;      /* Content-Length, 0 without */
 };
 
 enum step {
@@ -115,7 +115,7 @@ struct request {
 	enum served served;
 	int64_t ttl_ms, age_ms; /* of a hit */
 	unsigned status;        /* of the answer, for the access log */
-	size_t sent;     /* bytes of its body */
+	size_t sent;            /* bytes of its body */
 };
 
 struct client {
@@ -151,7 +151,7 @@ struct http {
 	bool quiesced;
 	char *listen;
 	unsigned threads, max_connections;
-	size_t max_url; /* bytes that connections have memory for */
+	size_t max_url;   /* bytes that connections have memory for */
 	atomic_int phase; /* enum http_phase */
 
 	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */
@@ -240,14 +240,15 @@ struct MHD_Response *response_over(const char *body, size_t len, void (*done)(vo
 struct body {
 	const char *bytes;
 	size_t len;
-	unsigned *senders;     /* of it, under sending_lock */
-	void (*done)(void *);  /* gives `owner` back */
+	size_t counted;       /* bytes; the same for every representation that the owner keeps */
+	unsigned *senders;    /* of it, under sending_lock */
+	void (*done)(void *); /* gives `owner` back */
 	void *owner;
 };
 
-/* A response over the body, which takes the owner's reference over. Large bodies that are being sent
- * are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when too much
- * is being sent, else no memory; the reference has been given back. */
+/* A response over the body, which takes the owner's reference over. Large bodies that are being
+ * sent are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when
+ * too much is being sent, else no memory; the reference has been given back. */
 struct MHD_Response *sending_response(struct http *h, const struct body *b, bool *ret_busy);
 
 /* ---- status.c ------------------------------------------------------------------------ */
@@ -255,8 +256,7 @@ struct MHD_Response *sending_response(struct http *h, const struct body *b, bool
 /* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`:
  * static, or the message of provost.fail, which the answer owns. */
 unsigned status_of_answer(const struct answer *a, const char **ret_detail);
-/* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. A
- * statement that did not end in time counts, because that is how a database that hangs looks. */
+/* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. */
 bool answer_is_database_failure(const struct answer *a);
 /* The reason phrase of RFC 9110, section 15. */
 const char *status_title(unsigned status);
