@@ -29,7 +29,7 @@ enum {
 	DESCRIPTORS_POOLED = 2, /* per connection of the pool: one may be cancelled by another */
 	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
-	SWEEP_EVERY = 50,            /* turns of the janitor */
+	SWEEP_EVERY = 50, /* turns of the janitor */
 	TRIM_EVERY = 100,
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
@@ -302,7 +302,7 @@ static void *janitor(void *arg)
 		if (turn % SWEEP_EVERY == 0)
 			http_sweep(s->http, clock_ms());
 		if (turn % TRIM_EVERY == 0)
-			cache_trim_memory(s->cache);
+			cache_trim_memory(s->cache, clock_ms());
 		nanosleep(&t, NULL);
 	}
 	return NULL;

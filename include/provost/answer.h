@@ -19,10 +19,9 @@ enum outcome {
 	OUTCOME_QUEUE_TIMEOUT, /* no worker in time */
 	OUTCOME_POOL_TIMEOUT,  /* no connection in time */
 	OUTCOME_DB_DOWN,       /* the database cannot be reached */
-	OUTCOME_DB_SILENT, /* no worker or connection in time, and nobody was answered meanwhile */
-	OUTCOME_DB_LOST,   /* the connection died, and so did that of the retry */
-	OUTCOME_DEADLINE,  /* the statement ran into its timeout */
-	OUTCOME_TOO_LARGE, /* the body would be larger than ANSWER_BODY_MAX */
+	OUTCOME_DB_LOST,       /* the connection died, and so did that of the retry */
+	OUTCOME_DEADLINE,      /* the statement ran into its timeout */
+	OUTCOME_TOO_LARGE,     /* the body would be larger than ANSWER_BODY_MAX */
 	OUTCOME_NO_MEMORY,
 	OUTCOME_ABANDONED, /* whoever asked has left */
 	OUTCOME_STOPPING,

@@ -91,6 +91,8 @@ struct entry *entry_new(const struct entry_parts *p);
 void entry_ref(struct entry *e);
 /* Sets `*e` to NULL. */
 void entry_unref(struct entry **e);
+/* The same as a callback: `e` is a struct entry. */
+void entry_done(void *e);
 #define _cleanup_entry_ _cleanup_(entry_unref)
 
 enum entry_kind entry_kind(const struct entry *e);
@@ -173,10 +175,10 @@ void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, vo
  * rules that they were put with. Janitor, every 10 ms: a turn over everything takes ten seconds. */
 void cache_sweep(struct cache *c, uint64_t now_ms);
 
-/* Gives free memory back to the system when the process has grown since this was last done, by a
- * sixteenth of the capacity or 64 MiB, and after cache_configure. Whoever allocates meanwhile may
- * wait: for a fifth of a millisecond per MiB. Janitor, every second. */
-void cache_trim_memory(struct cache *c);
+/* Gives free memory back to the system when the process is larger than the capacity and has grown
+ * by an eighth of it since this was last done, every ten seconds at most. Whoever allocates
+ * meanwhile may wait, 0.12 ms per MiB of heap. Janitor, every second. */
+void cache_trim_memory(struct cache *c, uint64_t now_ms);
 
 struct cache_top {
 	char *key; /* the key's bytes, owned by whoever asked */

@@ -60,7 +60,7 @@ int engine_start(struct engine *e) _must_check_;
 int engine_configure(struct engine *e, const struct engine_options *o) _must_check_;
 
 /* Any thread, never blocks. 0: accepted, `done` will be called, perhaps before this returns;
- * -EAGAIN: the queue is full; -EHOSTDOWN: it is, because the database hangs; -ESHUTDOWN: stopping;
+ * -EAGAIN: the queue is full; -ESHUTDOWN: stopping;
  * -ENOMEM; `done` is not called for those. */
 int engine_submit(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
 

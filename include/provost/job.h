@@ -28,6 +28,7 @@ struct waiter {
 	struct job *job;
 	bool left;      /* it was abandoned: there is no answer, and no job */
 	bool collapsed; /* the job was begun for another */
+	bool stale;     /* and before a change that the waiter came after: max_stale allowed it */
 	/* The engine's, under its lock. */
 	TAILQ_ENTRY(waiter) link;
 };

@@ -60,11 +60,10 @@ void cache_configure(struct cache *c, const struct cache_options *o)
 	};
 
 	CHECK_MAGIC(c, CACHE_MAGIC);
-	/* Relaxed: for the report, and for when to give memory back, which is now. */
+	/* Relaxed: for the report, and for when to give memory back. */
 	atomic_store_explicit(&c->capacity, o->capacity, memory_order_relaxed);
 	atomic_store_explicit(&c->max_entry, MIN(rules.max_entry, rules.share / ENTRY_SHARE),
 	                      memory_order_relaxed);
-	atomic_store_explicit(&c->lowest, 0, memory_order_relaxed);
 	for (unsigned i = 0; i < c->shards; i++) {
 		struct shard *s = &c->shard[i];
 
@@ -305,17 +304,31 @@ int cache_put(struct cache *c, struct entry *e, const struct freshness *f, uint6
 
 /* ---- variants -------------------------------------------------------------------------------- */
 
+static unsigned claims_locked(const struct entry *e)
+{
+	return atomic_load_explicit(&e->claimed, memory_order_relaxed);
+}
+
+static void set_claims_locked(struct entry *e, unsigned claims)
+{
+	atomic_store_explicit(&e->claimed, (uint8_t)claims, memory_order_relaxed);
+}
+
 bool cache_claim_variant(struct cache *c, struct entry *e, enum entry_coding coding)
 {
 	struct shard *s = cache_shard(c, e->hash);
-	unsigned claimed = FLAG_CLAIMED << coding;
+	unsigned claimed = 1u << coding;
 	bool mine;
 
 	CHECK_MAGIC(e, ENTRY_MAGIC);
+	/* Relaxed: a look that spares every hit the lock once the variant is being made, or is
+	 * known to be of no use. */
+	if (atomic_load_explicit(&e->claimed, memory_order_relaxed) & claimed)
+		return false;
 	pthread_mutex_lock(&s->lock);
-	mine = (e->flags & FLAG_LINKED) && !(e->flags & claimed);
+	mine = (e->flags & FLAG_LINKED) && !(claims_locked(e) & claimed);
 	if (mine)
-		e->flags |= (uint8_t)claimed;
+		set_claims_locked(e, claims_locked(e) | claimed);
 	pthread_mutex_unlock(&s->lock);
 	return mine;
 }
@@ -325,8 +338,8 @@ void cache_unclaim_variant(struct cache *c, struct entry *e, enum entry_coding c
 	struct shard *s = cache_shard(c, e->hash);
 
 	pthread_mutex_lock(&s->lock);
-	ALWAYS(e->flags & FLAG_CLAIMED << coding);
-	e->flags &= (uint8_t)~(FLAG_CLAIMED << coding);
+	ALWAYS(claims_locked(e) & 1u << coding);
+	set_claims_locked(e, claims_locked(e) & ~(1u << coding));
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -334,7 +347,7 @@ void cache_unclaim_variant(struct cache *c, struct entry *e, enum entry_coding c
 static bool attach_locked(struct shard *s, struct entry *e, enum entry_coding coding,
                           struct variant *v)
 {
-	ALWAYS(e->flags & FLAG_CLAIMED << coding);
+	ALWAYS(claims_locked(e) & 1u << coding);
 	ALWAYS(!atomic_load_explicit(&e->variant[coding], memory_order_relaxed));
 	if (!(e->flags & FLAG_LINKED) ||
 	    !shard_may_store_locked(s, e, entry_charge(e) + allocated(v)))
@@ -359,8 +372,10 @@ void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, vo
 	/* Copied, since encoders leave room at the end. */
 	v = variant_new(bytes, len);
 	free(bytes);
-	if (!v)
+	if (!v) {
+		cache_unclaim_variant(c, e, coding);
 		return;
+	}
 	pthread_mutex_lock(&s->lock);
 	attached = attach_locked(s, e, coding, v);
 	more = attached && shard_trim_locked(s, &d);

@@ -140,3 +140,10 @@ struct variant *variant_new(const void *bytes, size_t len)
 	memcpy(v->bytes, bytes, len);
 	return v;
 }
+
+void entry_done(void *e)
+{
+	struct entry *entry = e;
+
+	entry_unref(&entry);
+}

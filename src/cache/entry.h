@@ -23,10 +23,7 @@ enum {
 	FLAG_EXPIRED = 1 << 3,     /* counted as such */
 	FLAG_INVALIDATED = 1 << 4, /* counted as such */
 	FLAG_PERISHABLE = 1 << 5,  /* of no use to anybody once it is invalidated */
-	FLAG_CLAIMED = 1 << 6,     /* shifted by the coding: its variant was given out to be made */
 };
-
-_Static_assert(FLAG_CLAIMED << (CODING_COUNT - 1) <= UINT8_MAX, "the flags are a byte");
 
 struct variant {
 	size_t len;
@@ -56,6 +53,9 @@ struct entry {
 	struct variant *_Atomic variant[CODING_COUNT];
 	unsigned char etag[16];
 	unsigned senders;
+	/* Bits of 1 << coding: the variant was given out to be made. Written under the shard's
+	 * lock, looked at without it. */
+	_Atomic uint8_t claimed;
 	gen_slot tail[]; /* the slots, then the key, then the body */
 };
 

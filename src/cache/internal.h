@@ -16,9 +16,10 @@ struct cache {
 	struct shard *shard;
 	_Atomic unsigned sweeps;
 	_Atomic int64_t max_entry; /* bytes, for who would rather not copy more */
-	_Atomic uint64_t refused; /* before they became entries; the shards count the others */
-	_Atomic int64_t lowest;   /* resident since memory was last given back; 0: to be done */
-	_Atomic int64_t capacity; /* as configured; each shard has its share and the other rules */
+	_Atomic uint64_t refused;  /* before they became entries; the shards count the others */
+	_Atomic int64_t lowest;    /* bytes resident since memory was last given back */
+	uint64_t trim_ms;          /* not before; of who calls cache_trim_memory */
+	_Atomic int64_t capacity;  /* as configured; each shard has its share and the other rules */
 };
 
 struct shard *cache_shard(const struct cache *c, uint64_t hash);

@@ -71,12 +71,6 @@ void collector_done(struct collector *k)
 
 /* ---- the answer ---------------------------------------------------------------------- */
 
-static void entry_done(void *e)
-{
-	struct entry *entry = e;
-	entry_unref(&entry);
-}
-
 void answer_of_entry(struct answer *a, struct entry *e)
 {
 	entry_ref(e);

@@ -12,32 +12,13 @@
 
 enum { REPORT_INTERVAL_US = 2000000 }; /* between lines that say what was refused */
 
-/* ---- a database that hangs ----------------------------------------------------------- */
-
-bool engine_is_silent_locked(const struct engine *e, uint64_t since_us)
-{
-	return e->busy > 0 && e->answered_us < since_us;
-}
-
-bool engine_is_silent(struct engine *e, uint64_t since_us)
-{
-	pthread_mutex_lock(&e->lock);
-	bool silent = engine_is_silent_locked(e, since_us);
-	pthread_mutex_unlock(&e->lock);
-	return silent;
-}
-
-static bool is_answered(const struct job *j)
-{
-	enum outcome o = j->answer.outcome;
-	return j->kind == JOB_FILL && (o == OUTCOME_OK || o == OUTCOME_NO_ROW ||
-	                               o == OUTCOME_SQL_ERROR || o == OUTCOME_TOO_LARGE);
-}
-
 /* ---- jobs that never run ------------------------------------------------------------- */
 
-static void end_unrun(struct job **j, struct waiters *w, enum outcome outcome, uint64_t now_us)
+static void end_unrun(struct engine *e, struct job **j, struct waiters *w, enum outcome outcome,
+                      uint64_t now_us)
 {
+	if ((*j)->kind == JOB_ENCODE)
+		cache_unclaim_variant(e->cache, (*j)->entry, (*j)->coding);
 	(*j)->answer.outcome = outcome;
 	(*j)->answer.queue_us = (uint32_t)(now_us - (*j)->submitted_us);
 	lanes_answer(j, w);
@@ -53,31 +34,27 @@ static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 {
 	for (;;) {
 		struct waiters w;
-		enum outcome outcome = OUTCOME_QUEUE_TIMEOUT;
 		pthread_mutex_lock(&e->lock);
 		struct job *j = TAILQ_FIRST(&e->lane[lane].jobs);
 		if (j && is_overdue(e, j, now_us)) {
-			if (engine_is_silent_locked(e, j->submitted_us))
-				outcome = OUTCOME_DB_SILENT;
 			(void)lanes_drop_locked(e, lane, &w);
-			e->outcomes[outcome]++;
+			e->outcomes[OUTCOME_QUEUE_TIMEOUT] += lanes_count(&w);
 		} else {
 			j = NULL;
 		}
 		pthread_mutex_unlock(&e->lock);
 		if (!j)
 			return;
-		end_unrun(&j, &w, outcome, now_us);
+		end_unrun(e, &j, &w, OUTCOME_QUEUE_TIMEOUT, now_us);
 	}
 }
 
-/* What was refused for want of something since the last report: one line for all of it, since a
- * line each would be what an overloaded server needs least. */
+/* The requests that wanted for something since the last report: one line for all of them, since a
+ * line each would be what an overloaded server needs least. Some may have got what was stored. */
 static void report_refusals(struct engine *e, uint64_t now_us)
 {
 	static const enum outcome refusals[] = {OUTCOME_QUEUE_FULL, OUTCOME_QUEUE_TIMEOUT,
-	                                        OUTCOME_POOL_TIMEOUT, OUTCOME_DB_DOWN,
-	                                        OUTCOME_DB_SILENT};
+	                                        OUTCOME_POOL_TIMEOUT, OUTCOME_DB_DOWN};
 	uint64_t n[OUTCOME_COUNT] = {0}, sum = 0;
 	pthread_mutex_lock(&e->lock);
 	bool due = now_us >= e->report_us;
@@ -91,11 +68,11 @@ static void report_refusals(struct engine *e, uint64_t now_us)
 	struct engine_options o = e->options;
 	pthread_mutex_unlock(&e->lock);
 	if (sum)
-		log_warn("requests were answered 503", LOGU("queue_full", n[OUTCOME_QUEUE_FULL]),
+		log_warn("requests found no room, worker, connection or database",
+		         LOGU("queue_full", n[OUTCOME_QUEUE_FULL]),
 		         LOGU("no_worker_in_time", n[OUTCOME_QUEUE_TIMEOUT]),
 		         LOGU("no_connection_in_time", n[OUTCOME_POOL_TIMEOUT]),
-		         LOGU("database_down", n[OUTCOME_DB_DOWN]),
-		         LOGU("database_silent", n[OUTCOME_DB_SILENT]), LOGU("workers", o.threads),
+		         LOGU("database_down", n[OUTCOME_DB_DOWN]), LOGU("workers", o.threads),
 		         LOGU("queue", o.queue));
 }
 
@@ -183,11 +160,9 @@ static void *work(void *arg)
 		pthread_mutex_lock(&e->lock);
 		e->retries += n.retries;
 		e->statements += n.statements;
-		e->outcomes[j->answer.outcome]++;
-		if (is_answered(j))
-			e->answered_us = clock_us();
 		forget_job_locked(w);
 		lanes_end_locked(e, j, &waiters);
+		e->outcomes[j->answer.outcome] += lanes_count(&waiters);
 		bool more = !TAILQ_EMPTY(&e->lane[LANE_REQUESTS].jobs) ||
 		            !TAILQ_EMPTY(&e->lane[LANE_BACKGROUND].jobs);
 		if (e->busy == 0 && e->stopping)
@@ -244,7 +219,6 @@ struct engine *engine_new(const struct engine_options *o, struct pool *pool, str
 	e->cache = cache;
 	e->generations = generations;
 	e->options = *o;
-	e->answered_us = clock_us();
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->work, NULL);
 	pthread_condattr_t attr;
@@ -297,7 +271,7 @@ static void end_waiting(struct engine *e)
 		struct job *j = lanes_drop_locked(e, order[i], &w);
 		pthread_mutex_unlock(&e->lock);
 		if (j)
-			end_unrun(&j, &w, OUTCOME_STOPPING, clock_us());
+			end_unrun(e, &j, &w, OUTCOME_STOPPING, clock_us());
 		else
 			i++;
 	}
@@ -349,7 +323,7 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
 	    .refreshes = e->refreshes,
 	    .encodings = e->encodings,
 	    .refused = e->outcomes[OUTCOME_QUEUE_FULL],
-	    .expired = e->outcomes[OUTCOME_QUEUE_TIMEOUT] + e->outcomes[OUTCOME_DB_SILENT],
+	    .expired = e->outcomes[OUTCOME_QUEUE_TIMEOUT],
 	    .retries = e->retries,
 	};
 	pthread_mutex_unlock(&e->lock);

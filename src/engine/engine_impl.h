@@ -50,23 +50,16 @@ struct engine {
 	struct lane lane[LANE_COUNT];
 	LIST_HEAD(, job) fills[FILLS_BUCKETS]; /* that can be found by their key */
 	unsigned busy, background_busy;
-	uint64_t answered_us; /* when the database last answered a statement, whatever it said */
+	atomic_bool background_full; /* written under the lock, looked at without it */
 	bool stopping;
 	uint64_t jobs, collapsed, statements, retries, refreshes, encodings;
-	uint64_t outcomes[OUTCOME_COUNT];
+	uint64_t
+	    outcomes[OUTCOME_COUNT]; /* of requests that waited for a job, or were refused one */
 	uint64_t reported[OUTCOME_COUNT]; /* of them, at the last report */
 	uint64_t report_us;
 
 	struct worker worker[ENGINE_THREADS_MAX];
 };
-
-/* ---- engine.c ------------------------------------------------------------------------ */
-
-/* Whether statements run, and none has been answered since: the database hangs, rather than that
- * there is too much to do. */
-bool engine_is_silent_locked(const struct engine *e, uint64_t since_us);
-/* The same for who does not hold the lock. */
-bool engine_is_silent(struct engine *e, uint64_t since_us);
 
 /* ---- job.c --------------------------------------------------------------------------- */
 
@@ -75,6 +68,8 @@ struct job *job_new_fill(const struct ask *a);
 /* References the entry. */
 struct job *job_new_call(struct call *c);
 struct job *job_new_encode(struct entry *entry, enum entry_coding coding);
+/* Notes generation and time: what the job reads from now on is as of then. Its slots are set. */
+void job_note_start(struct engine *e, struct job *j);
 
 /* ---- lanes.c ------------------------------------------------------------------------- */
 
@@ -87,6 +82,7 @@ struct job *lanes_take_locked(struct engine *e);
 void lanes_end_locked(struct engine *e, struct job *j, struct waiters *ret);
 /* Takes the oldest job of a lane that may never run, with those who wait for it. */
 struct job *lanes_drop_locked(struct engine *e, enum job_lane lane, struct waiters *ret);
+unsigned lanes_count(const struct waiters *w);
 /* Answers those who waited, and gives the caller's reference back. No lock is held. */
 void lanes_answer(struct job **j, struct waiters *w);
 

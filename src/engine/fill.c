@@ -61,9 +61,11 @@ static void store(struct engine *e, struct job *j)
 void fill_run(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,
               struct run_counts *ret)
 {
+	note_tags(e, j);
+	/* Before the look: who joins after a change that the look did not see must not get it. */
+	job_note_start(e, j);
 	if (answer_from_cache(e, j))
 		return;
-	note_tags(e, j);
 	run_statement(e, j, timeout_us, abandon, ret);
 	if (is_worth_storing(j))
 		store(e, j);

@@ -94,6 +94,15 @@ struct job *job_new_call(struct call *c)
 	return j;
 }
 
+/* Whoever joins from now on is measured against this moment. Sequentially consistent: the clock of
+ * generations is read before the statement leaves, and a request that still sees JOB_NOT_SENT has
+ * come before that. */
+void job_note_start(struct engine *e, struct job *j)
+{
+	atomic_store_explicit(&j->started_ms, clock_ms(), memory_order_relaxed);
+	atomic_store(&j->start, generations_now(e->generations));
+}
+
 void job_ref(struct job *j)
 {
 	/* Relaxed: who refs has a reference, which keeps it alive. */

@@ -4,8 +4,6 @@
 #include "encode.h"
 #include "engine_impl.h"
 
-enum { SILENT_US = 1000000 }; /* without an answer: it hangs */
-
 /* ---- the fills that can be found ----------------------------------------------------- */
 
 static unsigned bucket_of(uint64_t hash)
@@ -46,12 +44,26 @@ void lanes_init(struct engine *e)
 		LIST_INIT(&e->fills[i]);
 }
 
+static bool background_is_full_locked(const struct engine *e)
+{
+	return e->lane[LANE_BACKGROUND].count >= ENGINE_BACKGROUND_MAX;
+}
+
+static void note_background_locked(struct engine *e)
+{
+	atomic_store_explicit(&e->background_full, background_is_full_locked(e),
+	                      memory_order_relaxed);
+}
+
+/* Stamped under the lock, so that lanes are in the order of their stamps. */
 static void enter_locked(struct engine *e, struct job *j, enum job_lane lane)
 {
+	j->submitted_us = clock_us();
 	j->state = JOB_WAITING;
 	j->lane = lane;
 	TAILQ_INSERT_TAIL(&e->lane[lane].jobs, j, link);
 	e->lane[lane].count++;
+	note_background_locked(e);
 }
 
 static void leave_locked(struct engine *e, struct job *j)
@@ -59,16 +71,25 @@ static void leave_locked(struct engine *e, struct job *j)
 	ALWAYS(j->state == JOB_WAITING && e->lane[j->lane].count > 0);
 	TAILQ_REMOVE(&e->lane[j->lane].jobs, j, link);
 	e->lane[j->lane].count--;
+	note_background_locked(e);
 }
 
-/* What was parked has waited longest of all: in front. */
+/* Takes its turn by when it came: in front of all others it would let a key that is changed and
+ * asked for all the time starve them, and the lane's first would not be the next to be overdue. */
 static void unpark_locked(struct engine *e, struct job *j)
 {
+	struct jobs *jobs = &e->lane[LANE_REQUESTS].jobs;
+	struct job *before = TAILQ_LAST(jobs, jobs);
 	leave_locked(e, j);
 	j->before->next = NULL;
 	j->before = NULL;
 	j->lane = LANE_REQUESTS;
-	TAILQ_INSERT_HEAD(&e->lane[LANE_REQUESTS].jobs, j, link);
+	while (before && before->submitted_us > j->submitted_us)
+		before = TAILQ_PREV(before, jobs, link);
+	if (before)
+		TAILQ_INSERT_AFTER(jobs, before, j, link);
+	else
+		TAILQ_INSERT_HEAD(jobs, j, link);
 	e->lane[LANE_REQUESTS].count++;
 	list_locked(e, j);
 }
@@ -133,6 +154,15 @@ void lanes_end_locked(struct engine *e, struct job *j, struct waiters *ret)
 	TAILQ_CONCAT(ret, &j->waiters, link);
 }
 
+unsigned lanes_count(const struct waiters *waiters)
+{
+	unsigned n = 0;
+	const struct waiter *w;
+	TAILQ_FOREACH (w, waiters, link)
+		n++;
+	return n;
+}
+
 void lanes_answer(struct job **j, struct waiters *waiters)
 {
 	struct waiter *w;
@@ -147,19 +177,26 @@ void lanes_answer(struct job **j, struct waiters *waiters)
 
 /* ---- joining ------------------------------------------------------------------------- */
 
+enum joinable {
+	NOT_JOINABLE,
+	JOINABLE,
+	JOINABLE_STALE, /* only because the endpoint puts up with answers of that age */
+};
+
 /* Whether a request that comes now may be given what the job reads: when its statement is yet to be
- * sent, or nothing that it reads was changed since (or max_stale allows for it). */
-static bool is_joinable(const struct engine *e, const struct job *j)
+ * sent, or nothing that it reads was changed since. */
+static enum joinable is_joinable(const struct engine *e, const struct job *j)
 {
 	if (j->cancelled)
-		return false;
+		return NOT_JOINABLE;
 	/* Acquire: the slots are there once it is not JOB_NOT_SENT. */
 	uint64_t start = atomic_load_explicit(&j->start, memory_order_acquire);
 	if (start == JOB_NOT_SENT || generations_fresh(e->generations, j->slot, j->slots, start))
-		return true;
+		return JOINABLE;
 	uint64_t started_ms = atomic_load_explicit(&j->started_ms, memory_order_relaxed);
 	int64_t max_stale_ms = j->endpoint->freshness.max_stale_ms;
-	return max_stale_ms > 0 && clock_ms() < started_ms + (uint64_t)max_stale_ms;
+	bool stale = max_stale_ms > 0 && clock_ms() < started_ms + (uint64_t)max_stale_ms;
+	return stale ? JOINABLE_STALE : NOT_JOINABLE;
 }
 
 /* Somebody waits for it now: it need no longer wait for the background's quota. */
@@ -168,17 +205,19 @@ static void promote_locked(struct engine *e, struct job *j)
 	if (j->state != JOB_WAITING || j->lane != LANE_BACKGROUND || is_full_locked(e))
 		return;
 	leave_locked(e, j);
-	j->submitted_us = clock_us();
 	enter_locked(e, j, LANE_REQUESTS);
 	pthread_cond_signal(&e->work); /* a worker that had nothing to do for the quota's sake */
 }
 
 /* The fill that a request may share. `*ret_running`: one that it must wait behind instead. */
-static struct job *shared_locked(struct engine *e, const struct ask *a, struct job **ret_running)
+static struct job *shared_locked(struct engine *e, const struct ask *a, struct job **ret_running,
+                                 bool *ret_stale)
 {
 	struct job *j = endpoint_is_collapsed(a->endpoint) ? find_locked(e, &a->key) : NULL;
+	enum joinable how = j ? is_joinable(e, j) : NOT_JOINABLE;
 	*ret_running = NULL;
-	if (!j || is_joinable(e, j))
+	*ret_stale = how == JOINABLE_STALE;
+	if (!j || how != NOT_JOINABLE)
 		return j;
 	*ret_running = j;
 	return j->next;
@@ -187,7 +226,7 @@ static struct job *shared_locked(struct engine *e, const struct ask *a, struct j
 static bool join_locked(struct engine *e, const struct ask *a, struct waiter *w,
                         struct job **ret_running)
 {
-	struct job *j = shared_locked(e, a, ret_running);
+	struct job *j = shared_locked(e, a, ret_running, &w->stale);
 	if (!j)
 		return false;
 	promote_locked(e, j);
@@ -195,14 +234,6 @@ static bool join_locked(struct engine *e, const struct ask *a, struct waiter *w,
 	TAILQ_INSERT_TAIL(&j->waiters, w, link);
 	e->collapsed++;
 	return true;
-}
-
-/* A queue that is full because the database hangs is the database's failure. */
-static int refuse_locked(struct engine *e)
-{
-	bool silent = engine_is_silent_locked(e, clock_us() - SILENT_US);
-	e->outcomes[silent ? OUTCOME_DB_SILENT : OUTCOME_QUEUE_FULL]++;
-	return silent ? -EHOSTDOWN : -EAGAIN;
 }
 
 /* Takes the reference when it returns 1; 0: joined another. */
@@ -213,8 +244,10 @@ static int admit_locked(struct engine *e, const struct ask *a, struct job *j, st
 		return -ESHUTDOWN;
 	if (join_locked(e, a, w, &running))
 		return 0;
-	if (is_full_locked(e))
-		return refuse_locked(e);
+	if (is_full_locked(e)) {
+		e->outcomes[OUTCOME_QUEUE_FULL]++;
+		return -EAGAIN;
+	}
 	e->jobs++;
 	TAILQ_INSERT_TAIL(&j->waiters, w, link);
 	enter_locked(e, j, running ? LANE_PARKED : LANE_REQUESTS);
@@ -239,13 +272,12 @@ static bool join(struct engine *e, const struct ask *a, struct waiter *w)
 int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
 {
 	w->job = NULL;
-	w->left = w->collapsed = false;
+	w->left = w->collapsed = w->stale = false;
 	if (join(e, a, w))
 		return 0;
 	struct job *j = job_new_fill(a);
 	if (!j)
 		return -ENOMEM;
-	j->submitted_us = clock_us();
 	pthread_mutex_lock(&e->lock);
 	int r = admit_locked(e, a, j, w);
 	pthread_mutex_unlock(&e->lock);
@@ -286,9 +318,8 @@ int engine_call(struct engine *e, struct call *c, struct waiter *w)
 static bool admit_background(struct engine *e, struct job *j)
 {
 	j->background = true;
-	j->submitted_us = clock_us();
 	pthread_mutex_lock(&e->lock);
-	bool ok = !e->stopping && e->lane[LANE_BACKGROUND].count < ENGINE_BACKGROUND_MAX &&
+	bool ok = !e->stopping && !background_is_full_locked(e) &&
 	          (j->kind != JOB_FILL || !find_locked(e, &j->key));
 	if (ok) {
 		enter_locked(e, j, LANE_BACKGROUND);
@@ -316,7 +347,9 @@ void engine_encode(struct engine *e, struct entry *entry, enum entry_coding codi
 {
 	size_t len;
 	(void)entry_body(entry, &len);
-	if (len < ENCODE_MIN || !cache_claim_variant(e->cache, entry, coding))
+	/* Relaxed: a look that spares the work when the lane is full. */
+	bool full = atomic_load_explicit(&e->background_full, memory_order_relaxed);
+	if (len < ENCODE_MIN || full || !cache_claim_variant(e->cache, entry, coding))
 		return;
 	struct job *j = job_new_encode(entry, coding);
 	if (j && admit_background(e, j))

@@ -17,7 +17,7 @@ enum {
 	PAUSE_US = 10000,       /* before a retry: full jitter below it, doubling */
 };
 
-static enum outcome outcome_of_acquire(struct engine *e, int r, uint64_t begun_us)
+static enum outcome outcome_of_acquire(int r)
 {
 	switch (r) {
 	case -ENOTCONN:
@@ -25,7 +25,7 @@ static enum outcome outcome_of_acquire(struct engine *e, int r, uint64_t begun_u
 	case -ESHUTDOWN:
 		return OUTCOME_STOPPING;
 	default:
-		return engine_is_silent(e, begun_us) ? OUTCOME_DB_SILENT : OUTCOME_POOL_TIMEOUT;
+		return OUTCOME_POOL_TIMEOUT;
 	}
 }
 
@@ -89,33 +89,22 @@ static void run_done(struct run *x)
 	collector_done(&x->collector);
 }
 
-/* Whoever joins from now on is measured against this moment. Sequentially consistent: the clock of
- * generations is read before the statement leaves, and a request that still sees JOB_NOT_SENT has
- * come before that. */
-static void note_start(struct run *x)
-{
-	struct job *j = x->job;
-	atomic_store_explicit(&j->started_ms, clock_ms(), memory_order_relaxed);
-	atomic_store(&j->start, generations_now(x->engine->generations));
-}
-
 /* One try: borrow, run, give back. */
 static int attempt(struct run *x, enum outcome *ret_outcome)
 {
 	struct job *j = x->job;
 	struct conn *c;
 	run_reset(x);
-	uint64_t begun = clock_us();
 	int r = pool_acquire(x->engine->pool, x->lost > 0, &c);
 	uint64_t now = clock_us();
 	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
 	if (r < 0) {
-		*ret_outcome = outcome_of_acquire(x->engine, r, begun);
+		*ret_outcome = outcome_of_acquire(r);
 		return r;
 	}
 	if (!x->deadline_us)
 		x->deadline_us = now + x->timeout_us;
-	note_start(x);
+	job_note_start(x->engine, j);
 	x->counts.statements++;
 	conn_watch(c, x->abandon);
 	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,

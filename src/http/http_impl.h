@@ -278,6 +278,7 @@ struct MHD_Response *response_over(const char *body, size_t len, void (*done)(vo
 struct body {
 	const char *bytes;
 	size_t len;
+	size_t counted;       /* bytes; the same for every representation that the owner keeps */
 	unsigned *senders;    /* of it, under sending_lock */
 	void (*done)(void *); /* gives `owner` back */
 	void *owner;
@@ -293,8 +294,7 @@ struct MHD_Response *sending_response(struct http *h, const struct body *b, bool
 /* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`:
  * static, or the message of provost.fail, which the answer owns. */
 unsigned status_of_answer(const struct answer *a, const char **ret_detail);
-/* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. A
- * statement that did not end in time counts, because that is how a database that hangs looks. */
+/* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. */
 bool answer_is_database_failure(const struct answer *a);
 /* The reason phrase of RFC 9110, section 15. */
 const char *status_title(unsigned status);

@@ -238,6 +238,10 @@ static void take_pair(struct raise *x, struct slice name, struct slice raw, bool
 	if (!tag && !endpoint && !all)
 		return;
 	x->named++;
+	if (all && raw.n && !is(raw, "1") && !is(raw, "true") && !is(raw, "yes")) {
+		refuse(x, 400, "?all has no value, or 1, true or yes.");
+		return;
+	}
 	if (percent_decode(raw, true, &value) < 0 || (!all && value.len == 0)) {
 		refuse(x, 400, "A tag or an endpoint is named by its value: ?tag=courses.");
 		return;

@@ -171,8 +171,6 @@ static enum outcome outcome_of_refusal(int r)
 	switch (r) {
 	case -EAGAIN:
 		return OUTCOME_QUEUE_FULL;
-	case -EHOSTDOWN:
-		return OUTCOME_DB_SILENT;
 	case -ENOMEM:
 		return OUTCOME_NO_MEMORY;
 	default:

@@ -79,10 +79,11 @@ static void add_cache_status(struct request *q, struct MHD_Response *r)
 		add_hit(q, r);
 		return;
 	}
-	snprintf(text, sizeof text, "provost; fwd=%s%s", fwd[q->served],
+	snprintf(text, sizeof text, "provost; fwd=%s%s%s", fwd[q->served],
 	         q->waiter.collapsed ? "; collapsed"
 	         : stored            ? "; stored"
-	                             : "");
+	                             : "",
+	         q->waiter.stale ? "; detail=max-stale" : "");
 	add(r, "Cache-Status", text);
 }
 
@@ -299,27 +300,44 @@ static unsigned known_to_client(struct request *q, const char hash[ETAG_DIGITS])
 	return none_match_tags(&c.match);
 }
 
-/* The coding to send, and the body in it. What the client would like better is made for those who
- * come later. */
-static unsigned choose_coding(struct request *q, const struct representation *rep,
-                              struct body *ret_body)
+/* The codings in which the body is there, bits of 1 << coding. */
+static unsigned available(const struct representation *rep, unsigned codings)
+{
+	unsigned bits = 1u << CODING_IDENTITY;
+	size_t len;
+	for (unsigned i = 0; rep->entry && i < CODING_COUNT; i++)
+		if (codings & 1u << i && entry_variant(rep->entry, i, &len))
+			bits |= 1u << i;
+	return bits;
+}
+
+/* The coding to send of those that are there. What the client would like better is made for those
+ * who come later. */
+static unsigned choose_coding(struct request *q, const struct representation *rep, unsigned there)
 {
 	struct http *h = http_of(q);
-	unsigned available = 0, codings = http_live(h)->codings;
-	*ret_body = rep->identity;
-	if (!rep->entry || !codings)
+	unsigned codings = rep->entry ? http_live(h)->codings : 0;
+	if (!codings)
 		return CODING_IDENTITY;
-	for (unsigned i = 0; i < CODING_COUNT; i++)
-		if (codings & 1u << i && entry_variant(rep->entry, i, &ret_body->len))
-			available |= 1u << i;
-	unsigned wanted = accept_wanted(&q->head.accept, codings, available);
+	unsigned wanted = accept_wanted(&q->head.accept, codings, there);
 	if (wanted != CODING_IDENTITY)
 		engine_encode(h->engine, rep->entry, wanted);
-	unsigned coding = accept_choose(&q->head.accept, available);
-	*ret_body = rep->identity;
+	return accept_choose(&q->head.accept, there);
+}
+
+static struct body body_in(const struct representation *rep, unsigned coding)
+{
+	struct body b = rep->identity;
+	b.counted = b.len;
 	if (coding != CODING_IDENTITY)
-		ret_body->bytes = entry_variant(rep->entry, coding, &ret_body->len);
-	return coding;
+		b.bytes = entry_variant(rep->entry, coding, &b.len);
+	return b;
+}
+
+static enum MHD_Result respond_busy(struct request *q)
+{
+	q->served = SERVED_OTHER;
+	return respond_problem(q, 503, "Too many large answers are being sent. Try again.");
 }
 
 /* Takes the owner's reference over. HEAD and 304 have the same body, of which libmicrohttpd sends
@@ -327,33 +345,31 @@ static unsigned choose_coding(struct request *q, const struct representation *re
 static enum MHD_Result respond_representation(struct request *q, const struct representation *rep)
 {
 	char hash[ETAG_DIGITS], etag[ETAG_MAX];
-	struct body body;
 	bool busy;
-	unsigned coding = choose_coding(q, rep, &body), status = q->endpoint->status;
+	unsigned there = available(rep, http_live(http_of(q))->codings);
+	unsigned coding = choose_coding(q, rep, there);
 	hex(rep->etag, hash);
 	unsigned known = known_to_client(q, hash);
+	/* Tag and length of a 304 are of one representation, if possible the client's. */
+	if (known & there)
+		coding = none_match_pick(known & there, coding);
+	struct body body = body_in(rep, coding);
 	struct MHD_Response *r = sending_response(http_of(q), &body, &busy);
 	if (busy)
-		return respond_problem(q, 503, "Too many large answers are being sent. Try again.");
+		return respond_busy(q);
 	if (!r)
 		return MHD_NO;
 	q->sent = known ? 0 : body.len;
 	add_common(q, r, known ? NULL : JSON);
 	cors_add(q, r, false, NULL);
-	etag_format(hash, known ? none_match_pick(known, coding) : coding, etag);
+	etag_format(hash, coding, etag);
 	add(r, "ETag", etag);
 	if (coding != CODING_IDENTITY && !known)
 		add(r, "Content-Encoding", coding_name(coding));
-	return queue(q, known ? 304 : status, r);
+	return queue(q, known ? 304 : q->endpoint->status, r);
 }
 
 /* ---- answers of the cache ------------------------------------------------------------ */
-
-static void entry_done(void *e)
-{
-	struct entry *entry = e;
-	entry_unref(&entry);
-}
 
 static enum MHD_Result respond_absence(struct request *q)
 {
@@ -398,9 +414,6 @@ static enum MHD_Result respond_failure(struct request *q, const struct answer *a
 enum MHD_Result respond_refusal(struct request *q, enum outcome outcome)
 {
 	const struct answer a = {.outcome = outcome};
-	enum MHD_Result r;
-	if (answer_is_database_failure(&a) && request_answer_stale(q, &r))
-		return r;
 	return respond_failure(q, &a);
 }
 
@@ -414,7 +427,11 @@ static enum MHD_Result respond_body(struct request *q, struct job *j)
 {
 	const struct answer *a = &j->answer;
 	struct representation rep = {.etag = a->etag};
-	rep.identity = (struct body){a->body, a->body_len, &j->senders, job_done, j};
+	rep.identity = (struct body){.bytes = a->body,
+	                             .len = a->body_len,
+	                             .senders = &j->senders,
+	                             .done = job_done,
+	                             .owner = j};
 	job_ref(j);
 	return respond_representation(q, &rep);
 }

@@ -14,9 +14,9 @@ struct sending {
 static bool begin(struct http *h, const struct body *b)
 {
 	pthread_mutex_lock(&h->sending_lock);
-	bool ok = *b->senders > 0 || h->sending_bytes + b->len <= LARGE_MAX;
+	bool ok = *b->senders > 0 || h->sending_bytes + b->counted <= LARGE_MAX;
 	if (ok && (*b->senders)++ == 0)
-		h->sending_bytes += b->len;
+		h->sending_bytes += b->counted;
 	pthread_mutex_unlock(&h->sending_lock);
 	return ok;
 }
@@ -24,9 +24,9 @@ static bool begin(struct http *h, const struct body *b)
 static void end(struct http *h, const struct body *b)
 {
 	pthread_mutex_lock(&h->sending_lock);
-	ALWAYS(*b->senders > 0);
+	ALWAYS(*b->senders > 0 && h->sending_bytes >= b->counted);
 	if (--*b->senders == 0)
-		h->sending_bytes -= b->len;
+		h->sending_bytes -= b->counted;
 	pthread_mutex_unlock(&h->sending_lock);
 }
 

@@ -37,7 +37,6 @@ static const struct {
     [OUTCOME_QUEUE_TIMEOUT] = {503, "No worker became free in time. Try again."},
     [OUTCOME_POOL_TIMEOUT] = {503, "No database connection became free in time. Try again."},
     [OUTCOME_DB_DOWN] = {503, "The database cannot be reached. Try again."},
-    [OUTCOME_DB_SILENT] = {503, "The database does not answer. Try again."},
     [OUTCOME_DB_LOST] = {503, "The connection to the database was lost. Try again."},
     [OUTCOME_DEADLINE] = {504, "The database did not answer within the time allowed."},
     [OUTCOME_TOO_LARGE] = {500, "The result is too large to be sent."},
@@ -54,8 +53,6 @@ bool answer_is_database_failure(const struct answer *a)
 	switch (a->outcome) {
 	case OUTCOME_DB_DOWN:
 	case OUTCOME_DB_LOST:
-	case OUTCOME_DEADLINE:
-	case OUTCOME_DB_SILENT:
 		return true;
 	case OUTCOME_SQL_ERROR:
 		for (size_t i = 0; i < ELEMENTSOF(states); i++)

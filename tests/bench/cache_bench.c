@@ -408,7 +408,7 @@ static void wait_as_janitor(struct cache *c, double seconds)
 		if (opt.default_malloc || ++naps % 100)
 			continue;
 		began = clock_us();
-		cache_trim_memory(c);
+		cache_trim_memory(c, clock_ms());
 		longest_trim_us = MAX(longest_trim_us, clock_us() - began);
 	}
 }

@@ -297,11 +297,13 @@ def test_conditions_on_an_encoded_body(server):
     identity = server.get(path).header("ETag")
     gzip, br = encoded(server, path, "gzip").header("ETag"), encoded(server, path, "br").header("ETag")
     assert len({identity, gzip, br}) == 3
+    lengths = {a.header("ETag"): a.header("Content-Length")
+               for a in (server.head(path, {"Accept-Encoding": c}) for c in ("identity", "gzip", "br"))}
     for accept, own in (("gzip", gzip), ("br", br), ("identity", identity)):
         for tag in (identity, gzip, br):
             answer = server.get(path, {"Accept-Encoding": accept, "If-None-Match": tag})
             assert answer.status == 304 and answer.header("ETag") == tag, "whichever the client has is right"
-            assert answer.header("Content-Encoding") is None
+            assert answer.header("Content-Encoding") is None and answer.header("Content-Length") == lengths[tag]
         answer = server.get(path, {"Accept-Encoding": accept, "If-None-Match": f"W/{identity}, {gzip}, {br}"})
         assert answer.status == 304 and answer.header("ETag") == own
     answer = server.get(path, {"If-None-Match": f'{identity[:-1]}-deflate"'})
@@ -403,7 +405,7 @@ def test_absences_are_stored(cluster, db, server):
     assert server.get(path, {"If-None-Match": "*"}).status == 404
     assert calls(cluster.dsn(db)) == 0
     after = report(server)
-    assert after["absences"] == before["absences"] + 1 and after["entries"] >= after["absences"]
+    assert after["stores"] == before["stores"] + 1 and after["entries"] >= after["absences"] >= 1
     invalidate(server, "tag=absences")
     answer = server.get(path)
     assert answer.status == 404 and status(answer)["fwd"] in ("miss", "stale"), answer
@@ -497,7 +499,7 @@ def test_invalidations_are_counted_when_they_are_found(server):
 
 @pytest.mark.parametrize("query, code", [
     ("", 400), ("?", 400), ("?x=1", 400), ("?tag", 400), ("?tag=", 400), ("?endpoint=", 400), ("?tag=%zz", 400),
-    ("?endpoint=nope", 404), ("?tag=ids&endpoint=nope", 404), ("?endpoint=nope&all", 404), ("?tag=ids&tag=", 400),
+    ("?all=0", 400), ("?all=false", 400), ("?endpoint=nope", 404), ("?tag=ids&endpoint=nope", 404), ("?endpoint=nope&all", 404), ("?tag=ids&tag=", 400),
     ("?endpoint=id.sql", 404),
 ])
 def test_refused_invalidations_do_nothing(server, query, code):

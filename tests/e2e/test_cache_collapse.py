@@ -284,6 +284,7 @@ def test_a_change_during_what_may_be_stale(cluster, db, server):
         gate.open()
         first, second = first.response(), second.response()
     assert first.body == second.body and first.json()["v"] == 1
+    assert status(second) == {"fwd": "miss", "collapsed": True, "detail": "max-stale"} and "detail" not in status(first)
     found = server.get("/api/tolerant")
     assert status(found) == {"hit": True, "ttl": 0, "detail": "max-stale"} and found.body == first.body
 

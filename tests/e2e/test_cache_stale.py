@@ -190,14 +190,12 @@ def test_max_stale(server):
 
 # ---- stale if error ------------------------------------------------------------------------------
 
-def test_stale_if_a_statement_runs_into_its_timeout(cluster, db, server):
-    first = server.get("/api/timed")
+def test_a_statement_that_takes_too_long_is_no_such_error(cluster, db, server):
+    assert server.get("/api/timed").status == 200
     with held(cluster, db):
-        def ask():
-            answer = server.get("/api/timed")
-            return answer if is_stale(answer, "stale-if-error") else None
-        answer = wait_until(ask, 10, "it is past its ttl")
-        assert answer.body == first.body and status(answer)["ttl"] <= 0
+        answer = wait_until(lambda: a if (a := server.get("/api/timed")).status != 200 else None, 10, "it is past its ttl")
+        problem(answer, 504)
+        assert status(answer) == {"fwd": "stale"}
         problem(server.get("/api/timed?n=1"), 504)
     wait_until(lambda: is_hit(server.get("/api/timed")), 10)
 
@@ -311,7 +309,8 @@ def test_database_stopped_under_load(cluster, db, server, mode):
 
 @pytest.mark.threads
 def test_database_frozen_under_load(cluster, db, server):
-    """Nobody says that it is away: what is stored is given all the same."""
+    """It is away for all that anybody can tell when attempts to connect time out; until then it is slow, which is
+    no reason to answer what is out of date."""
     settings(server, {"database": {"statement_timeout": "500ms", "acquire_timeout": "300ms"}})
     outage = Outage(server)
     outage.warm()
@@ -321,7 +320,7 @@ def test_database_frozen_under_load(cluster, db, server):
         try:
             outage.long.wait(300, 200)
             outage.unknown.wait(5)
-            wait_until(lambda: sum(r.seen.detail == "stale-if-error" for r in outage.short.results) >= 200, 30, "stale answers")
+            wait_until(lambda: sum(r.status == 504 for r in outage.unknown.results) >= 2, 30, "statements run into their timeout")
         finally:
             cluster.sigcont()
         cluster.wait_ready()
@@ -332,7 +331,7 @@ def test_database_frozen_under_load(cluster, db, server):
     for name, load in (("what expires", outage.short), ("what is unknown", outage.unknown)):
         answers = collections.Counter(r.seen.problem or r.seen.detail or 200 for r in load.results)
         print(f"\nfrozen, of {name}: {dict(answers)}", end="")
-    assert outage.short.statuses() == {200}, "what is stored is answered"
+    assert outage.short.statuses() <= {200, 503, 504} and outage.unknown.statuses() <= {200, 503, 504}
 
 
 # ---- the background ------------------------------------------------------------------------------

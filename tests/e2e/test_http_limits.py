@@ -212,7 +212,7 @@ def test_a_queue_has_a_deadline(cluster, db):
             first = start(server)
             wait_until(lambda: waiting(cluster, db) == 1, what="the first runs")
             before = time.monotonic()
-            assert problem(server.get("/api/quick"), 503)["detail"].startswith("The database does not answer")
+            assert problem(server.get("/api/quick"), 503)["detail"].startswith("No worker became free")
             assert 0.2 <= time.monotonic() - before < patience(2)
         assert first.response().status == 200
         assert server.get("/api/quick").status == 200
@@ -225,7 +225,7 @@ def test_a_pool_has_a_deadline(cluster, db):
             first = start(server)
             wait_until(lambda: waiting(cluster, db) == 1, what="the first runs")
             before = time.monotonic()
-            assert problem(server.get("/api/quick"), 503)["detail"].startswith("The database does not answer")
+            assert problem(server.get("/api/quick"), 503)["detail"].startswith("No database connection became free")
             assert 0.2 <= time.monotonic() - before < patience(2)
         assert first.response().status == 200
         assert server.get("/api/quick").status == 200

@@ -154,21 +154,26 @@ START_TEST(what_is_referenced_outlives_its_eviction)
 }
 END_TEST
 
+/* Only when the process has outgrown the capacity, and not again at once. */
 START_TEST(memory_is_given_back_when_it_is_time)
 {
-	int64_t lowest;
-
-	cache_trim_memory(c);
-	lowest = c->lowest;
-	ck_assert_int_gt(lowest, 0);
-	for (unsigned i = 0; i < 3; i++)
-		put_number(i, 3 * MIB, ENTRY_BODY);
-	cache_trim_memory(c);
-	ck_assert_int_ge(c->lowest, lowest);
-	resize(MIB);
-	ck_assert_int_eq(c->lowest, 0);
-	cache_trim_memory(c);
+	resize(1024 * (int64_t)MIB);
+	cache_trim_memory(c, 1000);
+	ck_assert_uint_eq(c->trim_ms, 0);
 	ck_assert_int_gt(c->lowest, 0);
+
+	resize(MIB);
+	c->lowest = 1;
+	cache_trim_memory(c, 1000);
+	ck_assert_uint_gt(c->trim_ms, 1000);
+	ck_assert_int_gt(c->lowest, 1);
+
+	uint64_t next = c->trim_ms;
+	c->lowest = 1;
+	cache_trim_memory(c, next - 1);
+	ck_assert_uint_eq(c->trim_ms, next);
+	cache_trim_memory(c, next);
+	ck_assert_uint_gt(c->trim_ms, next);
 }
 END_TEST
 

@@ -25,11 +25,14 @@ struct asked {
 	struct catalog catalog;
 	struct buf key;
 	atomic_uint done; /* calls; a waiter has exactly one */
+	unsigned turn;    /* of all, in which it was done */
 };
 
 static void count_done(struct waiter *w)
 {
+	static atomic_uint turns;
 	struct asked *a = (struct asked *)((char *)w - offsetof(struct asked, waiter));
+	a->turn = atomic_fetch_add(&turns, 1);
 	atomic_fetch_add(&a->done, 1);
 }
 
@@ -59,7 +62,8 @@ static void prepare(struct asked *a, const char *text, int64_t timeout_ms)
 	atomic_init(&a->catalog.object.refs, 1);
 	a->catalog.object.free = nothing_to_free;
 	static atomic_uint_fast64_t tickets;
-	a->waiter = (struct waiter){.done = count_done, .ticket = 1 + atomic_fetch_add(&tickets, 1)};
+	a->waiter =
+	    (struct waiter){.done = count_done, .ticket = 1 + atomic_fetch_add(&tickets, 1)};
 }
 
 /* Submits it as a request for what `other` asks for. */
@@ -152,9 +156,11 @@ static void setup(void)
 	relay = relay_start(0);
 	engine = NULL;
 	pool = NULL;
-	const struct cache_options o = {
-	    .capacity = 16 << 20, .shards = 4, .policy = policy, .max_entry = 1 << 20,
-	    .negative_ttl_ms = 5000};
+	const struct cache_options o = {.capacity = 16 << 20,
+	                                .shards = 4,
+	                                .policy = policy,
+	                                .max_entry = 1 << 20,
+	                                .negative_ttl_ms = 5000};
 	generations = generations_new();
 	cache = cache_new(&o, generations);
 }
@@ -306,7 +312,7 @@ START_TEST(the_database_is_silent)
 		ck_assert_int_eq(submit(&a[i], PG_ONE, -1), 0);
 	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
 		WAIT_UNTIL(is_done(&a[i]));
-		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_DB_SILENT);
+		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_POOL_TIMEOUT);
 		ck_assert_uint_ge(answer_of(&a[i])->queue_us, 50000);
 		end(&a[i]);
 	}
@@ -365,7 +371,7 @@ START_TEST(jobs_expire_in_the_queue)
 	ck_assert_uint_eq(stats().waiting, 0);
 	for (size_t i = 0; i < ELEMENTSOF(waiting); i++) {
 		ck_assert_uint_eq(atomic_load(&waiting[i].done), 1);
-		ck_assert_int_eq(answer_of(&waiting[i])->outcome, OUTCOME_DB_SILENT);
+		ck_assert_int_eq(answer_of(&waiting[i])->outcome, OUTCOME_QUEUE_TIMEOUT);
 		end(&waiting[i]);
 	}
 	ck_assert(!is_done(&busy));
@@ -490,7 +496,7 @@ START_TEST(who_waits_behind_a_fill_has_the_queues_deadline)
 	submit_like(&later, &first);
 	engine_expire(engine, clock_us() + 60000000);
 	ck_assert(is_done(&later));
-	ck_assert_int_eq(answer_of(&later)->outcome, OUTCOME_DB_SILENT);
+	ck_assert_int_eq(answer_of(&later)->outcome, OUTCOME_QUEUE_TIMEOUT);
 	ck_assert(!is_done(&first));
 	end(&later);
 	open_gate();
@@ -514,6 +520,7 @@ START_TEST(max_stale_lets_later_requests_join)
 	submit_like(&later, &first);
 	open_gate();
 	WAIT_UNTIL(is_done(&first) && is_done(&later));
+	ck_assert(later.waiter.stale && !first.waiter.stale);
 	ck_assert_ptr_eq(first.waiter.job, later.waiter.job);
 	ck_assert(first.waiter.job->stored);
 	end(&later);
@@ -521,23 +528,25 @@ START_TEST(max_stale_lets_later_requests_join)
 }
 END_TEST
 
-/* A database that answers others is busy; one that answers nobody hangs. */
-START_TEST(a_queue_that_moves_is_no_failure_of_the_databases)
+/* In the order in which they came: a key that is changed and asked for all the time does not starve
+ * the others, nor do they starve it. */
+START_TEST(what_waited_behind_a_fill_takes_its_turn)
 {
 	struct engine_options o = options(1, 10);
-	struct asked first, busy, waiting;
+	struct asked first, before, behind, after;
 	start(relay->url, 1, 10000, &o);
-	begin_gated(&first, false);
-	ck_assert_int_eq(submit(&busy, PG_HANG, -1), 0);
-	ck_assert_int_eq(submit(&waiting, PG_ONE, -1), 0);
+	begin_gated(&first, true);
+	ck_assert_int_eq(submit(&before, PG_HANG, 300), 0);
+	tags_raise_endpoint(generations, endpoint_name);
+	submit_like(&behind, &first);
+	ck_assert_int_eq(submit(&after, PG_HANG, 300), 0);
 	open_gate();
-	WAIT_UNTIL(is_done(&first));
-	engine_expire(engine, clock_us() + 60000000);
-	WAIT_UNTIL(is_done(&waiting));
-	ck_assert_int_eq(answer_of(&waiting)->outcome, OUTCOME_QUEUE_TIMEOUT);
-	engine_stop(engine, 0);
-	end(&waiting);
-	end(&busy);
+	WAIT_UNTIL(is_done(&before) && is_done(&behind) && is_done(&after));
+	ck_assert_uint_lt(before.turn, behind.turn);
+	ck_assert_uint_lt(behind.turn, after.turn);
+	end(&after);
+	end(&behind);
+	end(&before);
 	end(&first);
 }
 END_TEST
@@ -658,6 +667,8 @@ START_TEST(what_was_stored_meanwhile_is_not_asked_for_again)
 	ck_assert_uint_eq(answer_of(&second)->body_len, 1);
 	ck_assert_int_eq(*answer_of(&second)->body, '1');
 	ck_assert_uint_eq(executed(), 1);
+	/* It had a start of its own, by which who would join after a change is told. */
+	ck_assert(atomic_load(&second.waiter.job->start) != JOB_NOT_SENT);
 	end(&second);
 	end(&first);
 }
@@ -747,12 +758,106 @@ START_TEST(the_background_lane_is_bounded)
 }
 END_TEST
 
+/* By age, within the quota: neither lane waits for the other to be empty. */
+START_TEST(the_background_takes_its_turn)
+{
+	struct engine_options o = options(1, 10);
+	struct asked first, before, late, after;
+	start(relay->url, 1, 10000, &o);
+	begin_gated(&first, false);
+	ck_assert_int_eq(submit(&before, PG_HANG, 200), 0);
+	prepare(&late, PG_ONE, -1);
+	late.endpoint.cache.off = false;
+	refresh(&late);
+	ck_assert_int_eq(submit(&after, PG_HANG, -1), 0);
+	open_gate();
+	WAIT_UNTIL(look_up(&late, 0) == CACHE_FRESH);
+	ck_assert(is_done(&before) && !is_done(&after));
+	engine_abandon(engine, after.waiter.ticket);
+	ck_assert(is_done(&after));
+	WAIT_UNTIL(stats().busy == 0); /* with its endpoint */
+	end(&after);
+	end(&late);
+	end(&before);
+	end(&first);
+}
+END_TEST
+
+static struct entry *stored(struct asked *a)
+{
+	struct cache_found found;
+	cache_get(cache, cache_key(cache, a->key.data, a->key.len), &a->endpoint.freshness,
+	          clock_ms(), &found);
+	ck_assert_ptr_nonnull(found.entry);
+	return found.entry;
+}
+
+#define LONG_TEXT "SELECT to_json(repeat('provost ', 1000))"
+
+/* What never runs gives its claim back: the next request has the variant made after all. */
+START_TEST(an_encoding_that_did_not_run_can_be_asked_for_again)
+{
+	struct engine_options o = options(1, 10);
+	struct asked a, busy;
+	size_t len;
+	start(relay->url, 1, 10000, &o);
+	ck_assert_int_eq(ask_cached(&a, LONG_TEXT), OUTCOME_OK);
+	struct entry *entry = stored(&a);
+	begin_gated(&busy, false);
+	engine_encode(engine, entry, CODING_GZIP);
+	ck_assert_uint_eq(stats().encodings, 1);
+	uint64_t expired = stats().expired;
+	engine_expire(engine, clock_us() + 60000000);
+	ck_assert_uint_eq(stats().expired, expired); /* nobody waited for it */
+	engine_encode(engine, entry, CODING_GZIP);
+	ck_assert_uint_eq(stats().encodings, 2);
+	open_gate();
+	WAIT_UNTIL(entry_variant(entry, CODING_GZIP, &len));
+	entry_unref(&entry);
+	WAIT_UNTIL(is_done(&busy));
+	end(&busy);
+	end(&a);
+}
+END_TEST
+
+START_TEST(an_encoding_that_found_no_room_can_be_asked_for_again)
+{
+	enum { MORE = ENGINE_BACKGROUND_MAX + 1 };
+	static struct asked a[MORE];
+	struct engine_options o = options(1, 10);
+	struct asked text;
+	size_t len;
+	start(relay->url, 1, 10000, &o);
+	ck_assert_int_eq(ask_cached(&text, LONG_TEXT), OUTCOME_OK);
+	struct entry *entry = stored(&text);
+	close_gate();
+	for (size_t i = 0; i < MORE; i++) {
+		prepare(&a[i], PG_GATED, -1);
+		refresh(&a[i]);
+		if (i == 0)
+			WAIT_UNTIL(pg_running() == 1);
+	}
+	engine_encode(engine, entry, CODING_GZIP);
+	ck_assert_uint_eq(stats().encodings, 0);
+	engine_expire(engine, clock_us() + 60000000);
+	engine_encode(engine, entry, CODING_GZIP);
+	ck_assert_uint_eq(stats().encodings, 1);
+	open_gate();
+	WAIT_UNTIL(entry_variant(entry, CODING_GZIP, &len));
+	entry_unref(&entry);
+	WAIT_UNTIL(stats().busy == 0);
+	for (size_t i = 0; i < MORE; i++)
+		end(&a[i]);
+	end(&text);
+}
+END_TEST
+
 START_TEST(a_body_is_encoded_once)
 {
 	struct asked a;
 	size_t len;
 	start_usual();
-	ck_assert_int_eq(ask_cached(&a, "SELECT to_json(repeat('provost ', 1000))"), OUTCOME_OK);
+	ck_assert_int_eq(ask_cached(&a, LONG_TEXT), OUTCOME_OK);
 	struct cache_found found;
 	cache_get(cache, cache_key(cache, a.key.data, a.key.len), &a.endpoint.freshness, clock_ms(),
 	          &found);
@@ -835,8 +940,7 @@ static void *submit_often(void *arg)
 			WAIT_UNTIL(is_done(&a));
 			enum outcome o = answer_of(&a)->outcome;
 			ck_assert(o == OUTCOME_OK || o == OUTCOME_NO_ROW ||
-			          o == OUTCOME_QUEUE_TIMEOUT || o == OUTCOME_DB_SILENT ||
-			          o == OUTCOME_STOPPING);
+			          o == OUTCOME_QUEUE_TIMEOUT || o == OUTCOME_STOPPING);
 			ck_assert_uint_eq(atomic_load(&a.done), 1);
 			++*accepted;
 		}
@@ -935,7 +1039,7 @@ int main(void)
 	tcase_add_test(c, who_comes_after_a_change_is_not_given_what_was_begun_before_it);
 	tcase_add_test(c, who_waits_behind_a_fill_has_the_queues_deadline);
 	tcase_add_test(c, max_stale_lets_later_requests_join);
-	tcase_add_test(c, a_queue_that_moves_is_no_failure_of_the_databases);
+	tcase_add_test(c, what_waited_behind_a_fill_takes_its_turn);
 	tcase_add_test(c, a_fill_goes_on_for_those_who_stay);
 	tcase_add_test(c, a_fill_that_nobody_waits_for_is_cancelled_and_not_joined);
 	tcase_add_test(c, a_waiting_job_that_nobody_wants_is_dropped);
@@ -944,6 +1048,9 @@ int main(void)
 	tcase_add_test(c, a_refresh_runs_once_and_can_be_joined);
 	tcase_add_test(c, the_background_has_a_quota);
 	tcase_add_test(c, the_background_lane_is_bounded);
+	tcase_add_test(c, the_background_takes_its_turn);
+	tcase_add_test(c, an_encoding_that_did_not_run_can_be_asked_for_again);
+	tcase_add_test(c, an_encoding_that_found_no_room_can_be_asked_for_again);
 	tcase_add_test(c, a_body_is_encoded_once);
 	tcase_add_test(c, stop_answers_what_waits_and_lets_finish_what_runs);
 	tcase_add_test(c, stop_waits_no_longer_than_told);
