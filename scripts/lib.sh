@@ -123,6 +123,9 @@ need_to_test() {
         MISSING+=(libclang-rt-14-dev)
     need_python pytest python3-pytest
     need_python psycopg2 python3-psycopg2
+    need_python cryptography python3-cryptography
+    need_command node nodejs
+    need_command npm npm
     need_command wrk wrk
     need_command curl curl
 }

@@ -228,10 +228,11 @@ static enum MHD_Result answer_found(struct request *q, enum served served,
 bool request_answer_stale(struct request *q, enum MHD_Result *ret)
 {
 	struct http *h = http_of(q);
-	struct cache_key key = cache_key(h->cache, q->key.data, q->key.len);
 	struct cache_found found;
-	if (!endpoint_is_cached(q->endpoint) ||
-	    !cache_get_stale(h->cache, key, &q->endpoint->freshness, clock_ms(), &found))
+	if (!q->endpoint || !endpoint_is_cached(q->endpoint))
+		return false; /* without an endpoint it is a built-in path's call that failed */
+	struct cache_key key = cache_key(h->cache, q->key.data, q->key.len);
+	if (!cache_get_stale(h->cache, key, &q->endpoint->freshness, clock_ms(), &found))
 		return false;
 	/* Somebody may have had more luck meanwhile. */
 	bool fresh = found.state == CACHE_FRESH;
