@@ -17,8 +17,16 @@ struct loader {
 
 /* Paths that Provost answers itself; with a `*`, all below as well. */
 static const char *const reserved[] = {
-    "/",     "/livez",  "/readyz",   "/metrics",   "/ws",
-    "/echo", "/client", "/client/*", "/api/batch", "/api/admin/cache",
+    "/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/ws",
+    "/echo",
+    "/client",
+    "/client/*",
+    "/api/batch",
+    "/api/admin/cache",
     "/api/admin/revocations",
 };
 

@@ -290,20 +290,28 @@ int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
 	return 0;
 }
 
+static int admit_call_locked(struct engine *e, struct job *j, struct waiter *w)
+{
+	if (e->stopping)
+		return -ESHUTDOWN;
+	if (is_full_locked(e)) {
+		e->outcomes[OUTCOME_QUEUE_FULL]++;
+		return -EAGAIN;
+	}
+	TAILQ_INSERT_TAIL(&j->waiters, w, link);
+	enter_locked(e, j, LANE_REQUESTS);
+	return 0;
+}
+
 int engine_call(struct engine *e, struct call *c, struct waiter *w)
 {
 	w->job = NULL;
-	w->left = w->collapsed = false;
+	w->left = w->collapsed = w->stale = false;
 	struct job *j = job_new_call(c);
 	if (!j)
 		return -ENOMEM;
-	j->submitted_us = clock_us();
 	pthread_mutex_lock(&e->lock);
-	int r = e->stopping ? -ESHUTDOWN : is_full_locked(e) ? refuse_locked(e) : 0;
-	if (r == 0) {
-		TAILQ_INSERT_TAIL(&j->waiters, w, link);
-		enter_locked(e, j, LANE_REQUESTS);
-	}
+	int r = admit_call_locked(e, j, w);
 	pthread_mutex_unlock(&e->lock);
 	if (r < 0)
 		job_unref(&j);

@@ -173,11 +173,10 @@ static void log_failure(const struct job *j)
 void run_call(struct engine *e, struct job *j, uint64_t timeout_us)
 {
 	struct conn *c;
-	uint64_t begun = clock_us();
 	int r = pool_acquire(e->pool, true, &c);
 	uint64_t now = clock_us();
 	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
-	j->answer.outcome = r < 0 ? outcome_of_acquire(e, r, begun) : OUTCOME_OK;
+	j->answer.outcome = r < 0 ? outcome_of_acquire(r) : OUTCOME_OK;
 	if (r < 0)
 		return;
 	j->call->run(j->call, c, now + timeout_us);

@@ -331,9 +331,6 @@ END_TEST
 static const char *const unserved[][2] = {
     {"-- x\n-- @route POST /a\nSELECT 1", "POST is not served yet"},
     {"-- x\n-- @route DELETE /a\nSELECT 1", "DELETE is not served yet"},
-    {"-- @route GET /a\nSELECT :auth_sub", "callers are not identified yet"},
-    {"-- @route GET /a\nSELECT :auth_role", "callers are not identified yet"},
-    {"-- @route GET /a\nSELECT :auth_claims", "callers are not identified yet"},
 };
 
 START_TEST(refuses_what_is_not_served)
