@@ -98,7 +98,6 @@ BROKEN = {
     "an unused parameter": ("-- @route GET /api/x\n-- @query n text\nSELECT 1", [(2, "declared, but the SQL does not use :n")]),
     "an undeclared parameter": ("-- @route GET /api/x\nSELECT 1,\n  :n", [(3, "`:n` is not declared")]),
     "a parameter in its number": ("-- @route GET /api/x\nSELECT $1", [(2, r"write :name, not \$1")]),
-    "the caller, who is not known": ("-- @route GET /api/x\nSELECT 1 AS a,\n :auth_sub AS b", [(3, "not identified yet")]),
     "a role that is none": ("-- @route GET /api/x\n-- @role a b\nSELECT 1", [(2, "comma is missing")]),
     "public and others": ("-- @route GET /api/x\n-- @role public,admin\nSELECT 1", [(2, "public stands alone")]),
     "an unknown shape": ("-- @route GET /api/x\n-- @returns list\nSELECT 1", [(2, "json, rows, row or none")]),
