@@ -30,7 +30,7 @@ enum {
 	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
 	SWEEP_EVERY = 50, /* turns of the janitor */
-	TRIM_EVERY = 100,
+	TRIM_EVERY = 10,
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
 	QUIET_MS = 1000, /* without a request, after which kept connections are closed */

@@ -14,12 +14,14 @@
  * What remains are the holes between entries that stay, when the sizes of new ones change: 1.6
  * times the capacity. malloc_trim gives their pages back. It goes through the whole heap under the
  * arena's lock, 0.12 ms per MiB, during which whoever needs more than its own cache holds waits:
- * hence only when the process has grown a good deal, and TRIM_EVERY_MS apart.
+ * hence only when the process has grown by a good deal, and TRIM_EVERY_MS apart unless it is about to
+ * become much too large.
  */
 enum {
 	MAPPED_FROM = 128 * 1024,
 	TRIM_FROM = 16 * 1024 * 1024,
 	TRIM_PART = 8, /* of the capacity */
+	TRIM_LEAST = 16 * 1024 * 1024,
 	TRIM_EVERY_MS = 10000,
 };
 
@@ -43,13 +45,15 @@ static int64_t resident(void)
 
 void cache_trim_memory(struct cache *c, uint64_t now_ms)
 {
-	int64_t capacity, lowest, now = resident();
+	int64_t capacity, lowest, part, now = resident();
 
 	CHECK_MAGIC(c, CACHE_MAGIC);
 	/* Relaxed: neither says anything about other memory. */
 	capacity = atomic_load_explicit(&c->capacity, memory_order_relaxed);
 	lowest = atomic_load_explicit(&c->lowest, memory_order_relaxed);
-	if (now >= capacity && now >= lowest + capacity / TRIM_PART && now_ms >= c->trim_ms) {
+	part = MAX(capacity / TRIM_PART, (int64_t)TRIM_LEAST);
+	if (now >= capacity + 2 * part && now >= lowest + part &&
+	    (now_ms >= c->trim_ms || now >= capacity + 3 * part)) {
 		malloc_trim(0);
 		c->trim_ms = now_ms + TRIM_EVERY_MS;
 		lowest = now = resident();

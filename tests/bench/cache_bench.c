@@ -405,7 +405,7 @@ static void wait_as_janitor(struct cache *c, double seconds)
 
 		usleep(10000);
 		cache_sweep(c, clock_ms());
-		if (opt.default_malloc || ++naps % 100)
+		if (opt.default_malloc || ++naps % 10)
 			continue;
 		began = clock_us();
 		cache_trim_memory(c, clock_ms());
