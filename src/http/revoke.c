@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <json-c/json.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
@@ -45,8 +46,12 @@ static int name_it(struct revocation *r, const char *member, const char *what, s
 	if (r->what || n == 0 || n > IDENTITY_SUBJECT_MAX || memchr(what, 0, n))
 		return -EINVAL;
 	r->kind = !strcmp(member, "token") ? REVOKE_TOKEN : REVOKE_SUBJECT;
-	r->what = strndup(what, n);
-	return r->what ? 0 : -ENOMEM;
+	r->what = malloc(n + 1);
+	if (!r->what)
+		return -ENOMEM;
+	memcpy(r->what, what, n);
+	r->what[n] = '\0';
+	return 0;
 }
 
 /* One member; false: it is not one of ours, or not of its type. */
