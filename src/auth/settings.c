@@ -149,13 +149,13 @@ static void take_jwt_secret(struct maker *m)
 		return;
 	if (!m->s->keys.accepts[JWT_HS256]) {
 		errors_add(m->errs, NULL, 0,
-		           "[auth] jwt_secret: there is a secret, but HS256 is not among [auth] "
+		           "[auth] jwt_secret_file: there is a secret, but HS256 is not among [auth] "
 		           "algorithms: add it, or remove the secret");
 		return;
 	}
-	n = take_secrets(m, "jwt_secret", &m->s->options.jwt_secret, AUTH_SECRET_MIN, secret);
+	n = take_secrets(m, "jwt_secret_file", &m->s->options.jwt_secret, AUTH_SECRET_MIN, secret);
 	if (n > 0)
-		keyset_add_secrets(&m->s->keys, secret, n, "jwt_secret", m->errs);
+		keyset_add_secrets(&m->s->keys, secret, n, "jwt_secret_file", m->errs);
 	for (size_t i = 0; i < n; i++)
 		secret_unref(&secret[i]);
 }
@@ -247,7 +247,7 @@ static void take_nextauth(struct maker *m)
 {
 	struct settings *s = m->s;
 	struct secret *secret[AUTH_SECRETS_MAX];
-	size_t n = take_secrets(m, "nextauth_secret", &s->options.nextauth_secret,
+	size_t n = take_secrets(m, "nextauth_secret_file", &s->options.nextauth_secret,
 	                        AUTH_NEXTAUTH_MIN, secret);
 
 	for (size_t i = 0; i < n; i++) {
@@ -257,7 +257,7 @@ static void take_nextauth(struct maker *m)
 			s->nextauth[s->nextauth_keys++] = key;
 		else
 			errors_add(m->errs, NULL, 0,
-			           "[auth] nextauth_secret: the key cannot be derived from it");
+			           "[auth] nextauth_secret_file: the key cannot be derived from it");
 		secret_unref(&secret[i]);
 	}
 }
@@ -267,10 +267,10 @@ static void take_nextauth(struct maker *m)
 static void check_claims(struct maker *m, const char *option, const struct auth_claims *c)
 {
 	if (!c->subject || !*c->subject)
-		errors_add(m->errs, NULL, 0, "[auth] %s_subject: must name a claim, such as `sub`",
+		errors_add(m->errs, NULL, 0, "[auth] %ssubject_claim: must name a claim, such as `sub`",
 		           option);
 	if (!c->roles || !*c->roles)
-		errors_add(m->errs, NULL, 0, "[auth] %s_roles: must name a claim, such as `roles`",
+		errors_add(m->errs, NULL, 0, "[auth] %sroles_claim: must name a claim, such as `roles`",
 		           option);
 }
 
@@ -282,7 +282,7 @@ static void check_numbers(struct maker *m)
 		errors_add(m->errs, NULL, 0, "[auth] leeway: must be 0 to %d seconds",
 		           LEEWAY_MAX_S);
 	if (o->max_lifetime_s < 0 || o->max_lifetime_s > INT32_MAX)
-		errors_add(m->errs, NULL, 0, "[auth] max_lifetime: must be 0 (no bound) or more");
+		errors_add(m->errs, NULL, 0, "[auth] max_token_lifetime: must be 0 (no bound) or more");
 }
 
 static void set_rules(struct settings *s)
@@ -354,8 +354,8 @@ struct settings *settings_new(const struct auth_options *o, uint64_t generation,
 		s->anonymous = make_anonymous(generation);
 		return s;
 	}
-	check_claims(&m, "jwt", &o->jwt_claims);
-	check_claims(&m, "nextauth", &o->cookie_claims);
+	check_claims(&m, "", &o->jwt_claims);
+	check_claims(&m, "cookie_", &o->cookie_claims);
 	check_numbers(&m);
 	take_jwt(&m);
 	take_nextauth(&m);
