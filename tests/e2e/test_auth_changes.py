@@ -302,16 +302,16 @@ def test_secrets_in_the_environment(cluster, empty_database, issuer):
 REFUSED = {
     "no secret": ({"jwt_secret_file": None}, r"there is no key for HS256: name one in \[auth\] jwt_secret_file"),
     "no keys": ({"jwks_file": None}, r"there is no key for RS256: name one in \[auth\] key_files or jwks_file"),
-    "no such file": ({"jwt_secret_file": "{folder}/nothing"}, r"jwt_secret: .*/nothing does not exist"),
-    "an empty file": ({"jwt_secret_file": "{empty}"}, r"jwt_secret: .* is empty"),
+    "no such file": ({"jwt_secret_file": "{folder}/nothing"}, r"jwt_secret_file: .*/nothing does not exist"),
+    "an empty file": ({"jwt_secret_file": "{empty}"}, r"jwt_secret_file: .* is empty"),
     "a short secret": ({"jwt_secret_file": "{short}"}, r"is too short to be safe: make one with `openssl rand -base64 48`"),
     "a folder": ({"jwt_secret_file": "{folder}"}, r"is not a regular file"),
     "open to all": ({"jwt_secret_file": "{open}"}, r"may be written by everybody: chmod o-w"),
     "a key instead of a secret": ({"jwt_secret_file": "{pem}"}, r"is a key in PEM format, not a secret"),
     "a secret instead of a key": ({"key_files": "{good}"}, r"key_files: .*{good}"),
     "a JWKS that is none": ({"jwks_file": "{good}"}, r"jwks_file: .*"),
-    "a short NextAuth secret": ({"nextauth_secret_file": "{short}"}, r"nextauth_secret: .* is too short to be safe"),
-    "no NextAuth secret": ({"nextauth_secret_file": "{folder}/nothing"}, r"nextauth_secret: .*/nothing does not exist"),
+    "a short NextAuth secret": ({"nextauth_secret_file": "{short}"}, r"nextauth_secret_file: .* is too short to be safe"),
+    "no NextAuth secret": ({"nextauth_secret_file": "{folder}/nothing"}, r"nextauth_secret_file: .*/nothing does not exist"),
     "no issuer": ({"issuer": None}, r"\[auth\] issuer: must be what your tokens have as iss"),
     "no audience": ({"audience": None}, r"\[auth\] audience: must be what your tokens have as aud"),
     "an algorithm that is none": ({"algorithms": "HS256, none"}, r"`?none`? .*HS256, RS256"),
@@ -432,8 +432,9 @@ def test_everything_changes_while_all_kinds_call(cluster, empty_database, prepar
         crowd = Crowd(server, members, 1)
         with crowd.calling():
             for n in range(12):
+                issued = issuer.jwt("victim")   # before: unless forever, later ones are good
                 revoke(server, issuer, {"subject": "victim", "forever": n % 2 == 0})
-                assert server.get("/api/me", c.bearer(issuer.jwt("victim"))).status == 401
+                assert server.get("/api/me", c.bearer(issued)).status == 401
                 cluster.sql(empty_database, "UPDATE provost.api_key SET revoked_at = CASE WHEN revoked_at IS NULL THEN now() END"
                                             " WHERE subject = 'table'")
                 if n % 3 == 0:

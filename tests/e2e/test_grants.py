@@ -133,7 +133,7 @@ def test_what_is_reached_with_whose_rights(cluster, empty_database, role):
     db, owner = empty_database, cluster.dsn(empty_database)
     cluster.sql(db, SETUP)
     close_public(cluster, db)
-    endpoints = {f"{n}.sql": f"-- @route GET /api/{n}\n{text}" for n, text in {**STATEMENTS, **PARAMETERS}.items()}
+    endpoints = {f"{n}.sql": f"-- @route GET /api/{n}\n-- @role public\n{text}" for n, text in {**STATEMENTS, **PARAMETERS}.items()}
     server = Server(cluster, db, endpoints=endpoints, token=True)
     install(server, owner)
     text = printed(server, owner)
