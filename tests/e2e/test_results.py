@@ -98,4 +98,4 @@ def test_refusals_leave_a_line(cluster, empty_database):
             ask(b, 1.001)        # not the same statement, or they would share it
             ask(c, 1.002)
             assert sorted(x.response().status for x in (a, b, c)) == [200, 200, 503]
-        server.wait_log(r'msg="requests were answered 503" queue_full=1 ')
+        server.wait_log(r'msg="requests found no room, worker, connection or database" queue_full=1 ')
