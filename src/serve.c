@@ -343,26 +343,28 @@ static void tell_load(struct server *s, int r, const struct errors *errs)
 	}
 }
 
-static void load_identities(struct server *s)
+static int load_identities(struct server *s)
 {
 	_cleanup_errors_ struct errors *errs = errors_new(), *ignored = errors_new();
 
 	if (!s->identities)
-		return;
+		return 0;
 	int r = identities_load(s->identities, errs);
 	tell_load(s, r, errs);
 	s->identities_failed = MIN(r, 0);
 	/* Of a failure the next load will tell. */
 	if (r >= 0 && s->identities_looks++ % PURGE_EVERY == 0)
 		(void)!identities_purge(s->identities, time(NULL), ignored);
+	return r;
 }
 
 /* At once, and then again after a while. */
-static void look_for_identities(struct server *s)
+static int look_for_identities(struct server *s)
 {
 	refresh_files(s);
-	load_identities(s);
+	int r = load_identities(s);
 	s->identities_due_ms = clock_ms() + IDENTITIES_MS;
+	return r;
 }
 
 static int64_t until_due_ms(const struct server *s)
@@ -547,8 +549,10 @@ static int bring_up(struct server *s, struct catalog *catalog)
 	for (bool told = false;;) {
 		_cleanup_errors_ struct errors *errs = errors_new();
 		int r = describe(s, s->config, catalog, errs);
-		if (r == 0) {
-			look_for_identities(s);
+		/* Nobody is served before it is known who was revoked. Without the schema nobody
+		 * was. */
+		int known = r == 0 ? look_for_identities(s) : 0;
+		if (r == 0 && (known >= 0 || known == -ENOENT)) {
 			publish(s, catalog);
 			await_pool(s);
 			http_set_phase(s->http, HTTP_READY);

@@ -107,6 +107,8 @@ int auth_configure(struct auth *a, const struct auth_options *o, struct errors *
 int auth_refresh(struct auth *a, struct errors *errs, struct errors *notes) _must_check_;
 
 enum auth_mode auth_mode(struct auth *a);
+/* How far ahead of our clock an issuer's may be, in seconds. */
+int64_t auth_leeway_s(struct auth *a);
 
 /* ---- identifying --------------------------------------------------------------------- */
 

@@ -175,10 +175,10 @@ void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, vo
  * rules that they were put with. Janitor, every 10 ms: a turn over everything takes ten seconds. */
 void cache_sweep(struct cache *c, uint64_t now_ms);
 
-/* Gives free memory back to the system when the process is a quarter larger than the capacity and has
- * grown by an eighth of it (16 MiB at least) since this was last done; every ten seconds at most, or
- * more often where it is larger by three eighths. Whoever allocates meanwhile may wait, 0.12 ms per
- * MiB of heap. Janitor, every 100 ms. */
+/* Gives free memory back to the system when the process is a quarter larger than the capacity and
+ * has grown by an eighth of it (16 MiB at least) since this was last done; every ten seconds at
+ * most, or more often where it is larger by three eighths. Whoever allocates meanwhile may wait,
+ * 0.12 ms per MiB of heap. Janitor, every 100 ms. */
 void cache_trim_memory(struct cache *c, uint64_t now_ms);
 
 struct cache_top {

@@ -33,7 +33,7 @@ void identities_free(struct identities **i);
  *   -ENOTCONN   the database cannot be reached, or did not answer in time,
  *   -ENOENT     the schema is not there: `provost schema install`,
  *   -EACCES     this role may not read it: `provost grants print`,
- *   -EINVAL     the database refused for another reason,
+ *   -EINVAL     the database refused for another reason, or there are more than can be held,
  *   -ECANCELED  interrupted.
  * `errs` gets why, and for 1 the rows that were left out. */
 int identities_load(struct identities *i, struct errors *errs) _must_check_;

@@ -70,6 +70,11 @@ enum auth_mode auth_mode(struct auth *a)
 	return auth_state(a)->settings->mode;
 }
 
+int64_t auth_leeway_s(struct auth *a)
+{
+	return auth_state(a)->settings->options.leeway_s;
+}
+
 /* ---- settings ------------------------------------------------------------------------ */
 
 static int load_locked(struct auth *a, const struct auth_options *o, struct errors *errs,

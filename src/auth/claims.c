@@ -118,7 +118,7 @@ static bool get_text(const json_t *j, const char **ret)
 	return true;
 }
 
-int claims_add_roles(struct role_set *r, const char *s, size_t n)
+int claims_add_roles(struct role_set *r, const char *s, size_t n, bool scopes)
 {
 	const char *end = s + n;
 
@@ -126,10 +126,15 @@ int claims_add_roles(struct role_set *r, const char *s, size_t n)
 		const char *word = s;
 		int err;
 
-		while (s < end && *s != ' ' && *s != ',')
+		while (s < end && *s != ',' && !(scopes && *s == ' '))
 			s++;
-		if (s > word) {
-			err = role_set_add(r, word, (size_t)(s - word));
+		const char *stop = s;
+		while (word < stop && *word == ' ')
+			word++;
+		while (stop > word && stop[-1] == ' ')
+			stop--;
+		if (stop > word) {
+			err = role_set_add(r, word, (size_t)(stop - word));
 			if (err < 0)
 				return err;
 		}
@@ -138,12 +143,12 @@ int claims_add_roles(struct role_set *r, const char *s, size_t n)
 	return 0;
 }
 
-static int get_roles(const json_t *j, struct role_set *r)
+static int get_roles(const json_t *j, bool scopes, struct role_set *r)
 {
 	if (!j || json_is_null(j))
 		return 0;
 	if (json_is_string(j))
-		return claims_add_roles(r, json_string_value(j), json_string_length(j));
+		return claims_add_roles(r, json_string_value(j), json_string_length(j), scopes);
 	if (!json_is_array(j))
 		return -EINVAL;
 	for (size_t i = 0; i < json_array_size(j); i++) {
@@ -168,7 +173,7 @@ static int check_names(const struct claim_rules *rules, const json_t *claims,
 	if (!get_text(find_claim(claims, rules->subject), &p->subject) ||
 	    (rules->sub && !get_text(json_member(claims, "sub"), &sub)))
 		return refuse(reason, -EKEYREJECTED, "the token has no usable subject");
-	if (get_roles(find_claim(claims, rules->roles), p->roles) < 0)
+	if (get_roles(find_claim(claims, rules->roles), rules->scopes, p->roles) < 0)
 		return refuse(reason, -EKEYREJECTED, "the token has no usable roles");
 	p->token_id = "";
 	/* One that cannot be named cannot be revoked. */

@@ -16,6 +16,7 @@ struct claim_rules {
 	const struct strlist *audience; /* NULL: not looked at */
 	const char *subject, *roles;    /* names */
 	bool sub;                       /* `sub` must be there besides the subject's claim */
+	bool scopes; /* a text of roles is separated by blanks, as OAuth's scopes are, too */
 	int64_t leeway_s, max_lifetime_s;
 	uint64_t origin;
 };
@@ -24,7 +25,8 @@ struct claim_rules {
 int claims_identify(const struct claim_rules *rules, const void *text, size_t n, int64_t now_s,
                     struct identity **ret, const char **reason) _must_check_;
 
-/* Adds the roles that a text names, separated by blanks or commas. */
-int claims_add_roles(struct role_set *r, const char *s, size_t n) _must_check_;
+/* Adds the roles that a text names, separated by commas, with `scopes` by blanks as well. Blanks
+ * around a name are not part of it. */
+int claims_add_roles(struct role_set *r, const char *s, size_t n, bool scopes) _must_check_;
 
 #endif

@@ -148,9 +148,10 @@ static void take_jwt_secret(struct maker *m)
 	if (!is_set(&m->s->options.jwt_secret))
 		return;
 	if (!m->s->keys.accepts[JWT_HS256]) {
-		errors_add(m->errs, NULL, 0,
-		           "[auth] jwt_secret_file: there is a secret, but HS256 is not among [auth] "
-		           "algorithms: add it, or remove the secret");
+		errors_add(
+		    m->errs, NULL, 0,
+		    "[auth] jwt_secret_file: there is a secret, but HS256 is not among [auth] "
+		    "algorithms: add it, or remove the secret");
 		return;
 	}
 	n = take_secrets(m, "jwt_secret_file", &m->s->options.jwt_secret, AUTH_SECRET_MIN, secret);
@@ -256,8 +257,9 @@ static void take_nextauth(struct maker *m)
 		if (key)
 			s->nextauth[s->nextauth_keys++] = key;
 		else
-			errors_add(m->errs, NULL, 0,
-			           "[auth] nextauth_secret_file: the key cannot be derived from it");
+			errors_add(
+			    m->errs, NULL, 0,
+			    "[auth] nextauth_secret_file: the key cannot be derived from it");
 		secret_unref(&secret[i]);
 	}
 }
@@ -267,11 +269,11 @@ static void take_nextauth(struct maker *m)
 static void check_claims(struct maker *m, const char *option, const struct auth_claims *c)
 {
 	if (!c->subject || !*c->subject)
-		errors_add(m->errs, NULL, 0, "[auth] %ssubject_claim: must name a claim, such as `sub`",
-		           option);
+		errors_add(m->errs, NULL, 0,
+		           "[auth] %ssubject_claim: must name a claim, such as `sub`", option);
 	if (!c->roles || !*c->roles)
-		errors_add(m->errs, NULL, 0, "[auth] %sroles_claim: must name a claim, such as `roles`",
-		           option);
+		errors_add(m->errs, NULL, 0,
+		           "[auth] %sroles_claim: must name a claim, such as `roles`", option);
 }
 
 static void check_numbers(struct maker *m)
@@ -282,7 +284,8 @@ static void check_numbers(struct maker *m)
 		errors_add(m->errs, NULL, 0, "[auth] leeway: must be 0 to %d seconds",
 		           LEEWAY_MAX_S);
 	if (o->max_lifetime_s < 0 || o->max_lifetime_s > INT32_MAX)
-		errors_add(m->errs, NULL, 0, "[auth] max_token_lifetime: must be 0 (no bound) or more");
+		errors_add(m->errs, NULL, 0,
+		           "[auth] max_token_lifetime: must be 0 (no bound) or more");
 }
 
 static void set_rules(struct settings *s)
@@ -295,6 +298,7 @@ static void set_rules(struct settings *s)
 	    .audience = strlist_has(&o->audience, "*") ? NULL : &o->audience,
 	    .subject = o->jwt_claims.subject,
 	    .roles = o->jwt_claims.roles,
+	    .scopes = true,
 	    .leeway_s = o->leeway_s,
 	    .max_lifetime_s = o->max_lifetime_s,
 	    .origin = s->generation,

@@ -14,8 +14,8 @@
  * What remains are the holes between entries that stay, when the sizes of new ones change: 1.6
  * times the capacity. malloc_trim gives their pages back. It goes through the whole heap under the
  * arena's lock, 0.12 ms per MiB, during which whoever needs more than its own cache holds waits:
- * hence only when the process has grown by a good deal, and TRIM_EVERY_MS apart unless it is about to
- * become much too large.
+ * hence only when the process has grown by a good deal, and TRIM_EVERY_MS apart unless it is about
+ * to become much too large.
  */
 enum {
 	MAPPED_FROM = 128 * 1024,

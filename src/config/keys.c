@@ -190,7 +190,8 @@ const struct key config_keys[] = {
 	 .doc = "The claim of a NextAuth session that says who the caller is."},
 	{"auth", "cookie_roles_claim", KEY_TEXT, .each = "the name of a claim, or a path such as user.role",
 	 .fallback = "role", .offset = CONFIG(auth.cookie_claims.roles),
-	 .doc = "The claim of a NextAuth session that has the caller's roles."},
+	 .doc = "The claim of a NextAuth session that has the caller's roles: an array, or a text with commas "
+	        "between them."},
 	{"auth", "leeway", KEY_SECONDS, .min = SECOND, .max = 5 * MINUTE, .zero = "none",
 	 .fallback = "15s", .offset = CONFIG(auth.leeway_s),
 	 .doc = "By how much the clocks of whoever makes tokens and of this machine may differ, in whole seconds."},

@@ -206,7 +206,7 @@ static size_t sift_keys(struct auth *scratch, struct apikey *list, size_t n, str
 	return kept;
 }
 
-static void put_keys(struct identities *i, const PGresult *r, struct errors *errs)
+static int put_keys(struct identities *i, const PGresult *r, struct errors *errs)
 {
 	size_t n = 0, rows = (size_t)PQntuples(r);
 	_cleanup_free_ struct apikey *list = xcalloc(rows + 1, sizeof *list);
@@ -220,10 +220,12 @@ static void put_keys(struct identities *i, const PGresult *r, struct errors *err
 		apikey_done(&list[n]);
 		errors_add(errs, NULL, 0, "left out: a row of provost.api_key is not an API key");
 	}
-	if (auth_keys_set(i->auth, list, n, why) < 0)
-		(void)!auth_keys_set(i->auth, list, sift_keys(i->scratch, list, n, errs), errs);
+	int err = auth_keys_set(i->auth, list, n, why);
+	if (err < 0)
+		err = auth_keys_set(i->auth, list, sift_keys(i->scratch, list, n, errs), errs);
 	for (size_t k = 0; k < n; k++)
 		apikey_done(&list[k]);
+	return err;
 }
 
 /* ---- revocations --------------------------------------------------------------------- */
@@ -266,15 +268,16 @@ static size_t sift_revocations(struct auth *scratch, struct revocation *list, si
 	return kept;
 }
 
-/* What was revoked here since `changes` was read may be missing in these rows: then they are not
- * put in force, and the next load reads anew. */
-static bool put_revocations(struct identities *i, const PGresult *r, uint64_t changes,
-                            struct errors *errs)
+/* 1. What was revoked here since `changes` was read may be missing in these rows: then they are not
+ * put in force, and the next load reads anew: 0. */
+static int put_revocations(struct identities *i, const PGresult *r, uint64_t changes,
+                           struct errors *errs)
 {
 	size_t n = (size_t)PQntuples(r);
 	_cleanup_free_ struct revocation *list = xcalloc(n + 1, sizeof *list);
 	_cleanup_errors_ struct errors *why = errors_new();
 	bool current;
+	int err = 0;
 
 	for (int row = 0; row < (int)n; row++)
 		list[row] = (struct revocation){
@@ -286,10 +289,10 @@ static bool put_revocations(struct identities *i, const PGresult *r, uint64_t ch
 	pthread_mutex_lock(&i->lock);
 	current = i->changes == changes;
 	if (current && auth_revocations_set(i->auth, list, n, why) < 0)
-		(void)!auth_revocations_set(i->auth, list,
-		                            sift_revocations(i->scratch, list, n, errs), errs);
+		err = auth_revocations_set(i->auth, list,
+		                           sift_revocations(i->scratch, list, n, errs), errs);
 	pthread_mutex_unlock(&i->lock);
-	return current;
+	return err < 0 ? err : current;
 }
 
 /* ---- loading ------------------------------------------------------------------------- */
@@ -316,8 +319,13 @@ static int load(struct identities *i, uint64_t deadline_us, struct errors *errs)
 		r = ask(i->conn, REVOCATIONS, deadline_us, &revocations, errs);
 	if (r < 0)
 		return r;
-	put_keys(i, (const PGresult *)keys, errs);
-	if (put_revocations(i, (const PGresult *)revocations, changes, errs))
+	/* Refused as a whole: what was in force stays, and the next load tries again. */
+	if (put_keys(i, (const PGresult *)keys, errs) < 0)
+		return -EINVAL;
+	r = put_revocations(i, (const PGresult *)revocations, changes, errs);
+	if (r < 0)
+		return -EINVAL;
+	if (r > 0)
 		snprintf(i->marker, sizeof i->marker, "%s", now);
 	return 1;
 }

@@ -22,6 +22,13 @@ const char *caller_refusal(struct request *q)
 	return NULL;
 }
 
+static bool is_starting(struct request *q)
+{
+	struct http *h = http_of(q);
+	return atomic_load_explicit(&h->phase, memory_order_relaxed) == HTTP_STARTING &&
+	       auth_mode(h->auth) != AUTH_NONE;
+}
+
 static int look(struct request *q, const char **reason)
 {
 	struct client *c = client_of(q);
@@ -32,7 +39,7 @@ static int look(struct request *q, const char **reason)
 void caller_look(struct request *q)
 {
 	const char *reason;
-	if (look(q, &reason) < 0)
+	if (is_starting(q) || look(q, &reason) < 0)
 		q->identity = NULL;
 }
 
@@ -42,6 +49,11 @@ int caller_identify(struct request *q, enum MHD_Result *ret)
 	const char *reason;
 	if (q->identity)
 		return 0;
+	/* What was revoked may not have been read yet. */
+	if (is_starting(q)) {
+		*ret = respond_problem(q, 503, "The server is starting. Try again.");
+		return -EACCES;
+	}
 	int r = look(q, &reason);
 	if (r == 0)
 		return 0;
@@ -65,26 +77,42 @@ int caller_require(struct request *q, const struct strlist *roles, enum MHD_Resu
 	return -EACCES;
 }
 
-/* The same origin as the request's own host, whatever the scheme: TLS may end in front of us. */
+/* The same origin as the request's own host; of either scheme, because TLS may end in front of us,
+ * unless the browser says that the page's was another. */
 static bool is_own_origin(const struct head *h)
 {
-	const char *authority = strstr(h->origin, "://");
-	return authority && !strcasecmp(authority + 3, h->host);
+	static const char *const schemes[] = {"http://", "https://"};
+	if (h->fetch_site && strcmp(h->fetch_site, "same-origin"))
+		return false;
+	for (size_t i = 0; i < ELEMENTSOF(schemes); i++) {
+		size_t n = strlen(schemes[i]);
+		if (!strncmp(h->origin, schemes[i], n) && !strcasecmp(h->origin + n, h->host))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a page of another site may have sent it, without its user's will. */
+static bool is_from_elsewhere(struct request *q)
+{
+	const struct head *h = &q->head;
+	if (h->origin)
+		return !is_own_origin(h) &&
+		       !strlist_has(&http_live(http_of(q))->origins, h->origin);
+	if (h->fetch_site)
+		return strcmp(h->fetch_site, "same-origin");
+	/* No browser's, or a page's that does not say: as good as the credential is. */
+	return q->identity->from_cookie;
 }
 
 int caller_require_intent(struct request *q, enum MHD_Result *ret)
 {
-	const struct head *h = &q->head;
-	if (!q->identity->from_cookie)
-		return 0;
-	if (h->origin &&
-	    (is_own_origin(h) || strlist_has(&http_live(http_of(q))->origins, h->origin)))
-		return 0;
-	if (!h->origin && h->fetch_site && !strcmp(h->fetch_site, "same-origin"))
+	bool by_itself = q->identity->from_cookie || q->identity->kind == IDENTITY_NONE;
+	if (!by_itself || !is_from_elsewhere(q))
 		return 0;
 	*ret = respond_problem(q, 403,
-	                       "With a session cookie, changes are accepted from pages of this "
-	                       "origin and of [http] origins only.");
+	                       "Changes for which a browser shows no token are accepted from pages "
+	                       "of this origin and of [http] origins only.");
 	return -EACCES;
 }
 

@@ -24,8 +24,8 @@ static bool is_token(const char *s, size_t n)
 	return true;
 }
 
-/* Eight bytes of which one may be a control character: none is missed, but a tab or a byte beside one
- * may be taken for it. */
+/* Eight bytes of which one may be a control character: none is missed, but a tab or a byte beside
+ * one may be taken for it. */
 static bool is_suspect(const char *s)
 {
 	const uint64_t ones = 0x0101010101010101;
@@ -34,7 +34,8 @@ static bool is_suspect(const char *s)
 	return (((x - ones * 0x20) | ((x ^ ones * 0x7F) - ones)) & ~x & ones * 0x80) != 0;
 }
 
-/* Tokens make this the longest loop over a head's bytes: eight at a time took a hundredth off a hit. */
+/* Tokens make this the longest loop over a head's bytes: eight at a time took a hundredth off a
+ * hit. */
 static bool is_field_value(const char *s, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {

@@ -208,7 +208,7 @@ int caller_identify(struct request *q, enum MHD_Result *ret);
 /* Likewise, and that they have one of the roles; else 401 or 403. NULL: none is asked for. */
 int caller_require(struct request *q, const struct strlist *roles, enum MHD_Result *ret);
 /* That what changes something was not sent by another site's page with the cookie that the browser
- * adds by itself; else 403. After caller_require. */
+ * adds by itself, or with nothing where nothing is asked for; else 403. After caller_require. */
 int caller_require_intent(struct request *q, enum MHD_Result *ret);
 /* Makes out who is calling, where nobody will do as well. */
 void caller_look(struct request *q);

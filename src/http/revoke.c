@@ -8,6 +8,7 @@
 
 #include "http_impl.h"
 #include "provost/identities.h"
+#include "provost/log.h"
 
 /* One change of the revocations, on its way through the database. */
 struct revoke {
@@ -39,13 +40,30 @@ struct refusal {
 
 static const struct refusal NOT_NAMED = {
     422, "Name what is revoked: {\"token\": ID} (a JWT's jti, or an API key's id) or {\"subject\": "
-         "SUBJECT}, not both."};
+         "SUBJECT}, not both; with {\"exp\": SECONDS}, in the future, or {\"forever\": true}."};
+
+#define EXP_MAX_S (100 * 366 * INT64_C(86400)) /* PostgreSQL has an end of time */
+
+/* The id that is meant. A whole key, or a whole JWT, must not be stored: of a key the id is taken.
+ */
+static int find_id(const char **what, size_t *n, char id[APIKEY_ID_LEN + 1])
+{
+	if (apikey_parse(*what, *n, id) == 0) {
+		*what = id;
+		*n = APIKEY_ID_LEN;
+		return 0;
+	}
+	return apikey_is_like(*what, *n) || (*n > 3 && !memcmp(*what, "eyJ", 3)) ? -EINVAL : 0;
+}
 
 static int name_it(struct revocation *r, const char *member, const char *what, size_t n)
 {
+	char id[APIKEY_ID_LEN + 1];
+	r->kind = !strcmp(member, "token") ? REVOKE_TOKEN : REVOKE_SUBJECT;
+	if (r->kind == REVOKE_TOKEN && find_id(&what, &n, id) < 0)
+		return -EINVAL;
 	if (r->what || n == 0 || n > IDENTITY_SUBJECT_MAX || memchr(what, 0, n))
 		return -EINVAL;
-	r->kind = !strcmp(member, "token") ? REVOKE_TOKEN : REVOKE_SUBJECT;
 	r->what = malloc(n + 1);
 	if (!r->what)
 		return -ENOMEM;
@@ -62,8 +80,9 @@ static bool read_member(struct revocation *r, const char *name, struct json_obje
 		       name_it(r, name, json_object_get_string(v),
 		               (size_t)json_object_get_string_len(v)) == 0;
 	if (!strcmp(name, "exp") && json_object_is_type(v, json_type_int)) {
+		int64_t now = time(NULL);
 		r->until_s = json_object_get_int64(v);
-		return r->until_s > 0;
+		return r->until_s > now && r->until_s < now + EXP_MAX_S;
 	}
 	if (!strcmp(name, "forever") && json_object_is_type(v, json_type_boolean)) {
 		if (json_object_get_boolean(v))
@@ -76,7 +95,8 @@ static bool read_member(struct revocation *r, const char *name, struct json_obje
 static bool read_object(struct revocation *r, struct json_object *o)
 {
 	json_object_object_foreach(o, name, value) if (!read_member(r, name, value)) return false;
-	return r->what != NULL;
+	bool forever = r->kind == REVOKE_SUBJECT && r->issued_before_s == INT64_MAX;
+	return r->what && !(forever && r->until_s);
 }
 
 static struct json_object *parse(const struct buf *body)
@@ -160,7 +180,8 @@ static enum MHD_Result begin(struct request *q, bool remove)
 	r->call.run = run;
 	r->identities = h->identities;
 	r->remove = remove;
-	r->revocation.issued_before_s = time(NULL);
+	/* A token may say that it was issued a little later than it is here. */
+	r->revocation.issued_before_s = time(NULL) + auth_leeway_s(h->auth);
 	struct refusal no = remove ? read_query(q, &r->revocation) : read_body(q, &r->revocation);
 	if (no.status)
 		return respond_problem(q, no.status, no.why);
@@ -198,6 +219,9 @@ static enum MHD_Result respond_result(struct request *q, int r)
 	case -ETIMEDOUT:
 		return respond_problem(q, 504,
 		                       "The database did not answer within the time allowed.");
+	case -EIO:
+		log_warn("the database refused a revocation", LOGS("request", q->id));
+		return respond_problem(q, 500, "The database refused it.");
 	default:
 		return respond_problem(q, 503, "The database cannot be reached. Try again.");
 	}

@@ -13,8 +13,8 @@
 enum {
 	RESERVE = 64, /* connections beyond max_connections, to be told 503 */
 	/* Of libmicrohttpd's memory for one request's head and its answer's, beyond the target.
-	 * It zeroes all of it between two requests: with 64 KiB that was a seventh of a hit. It also keeps a
-	 * copy of the Cookie field, and a session may have 8 KiB. */
+	 * It zeroes all of it between two requests: with 64 KiB that was a seventh of a hit. It
+	 * also keeps a copy of the Cookie field, and a session may have 8 KiB. */
 	HEAD_MEMORY = 12 << 10,
 	LEFT_AT_ONCE = 128,     /* requests whose callers have left, in one sweep */
 	MAX_URL_MIN = 8 << 10,  /* that memory is made for: a reload may raise max_url that far */

@@ -266,6 +266,10 @@ SAID = {
     "a permitted origin, another site": ({"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"}, True),
     "its own origin": ({"Origin": "http://{host}"}, True),
     "its own origin, behind TLS": ({"Origin": "https://{host}"}, True),
+    "its own origin, behind TLS, by itself": ({"Origin": "https://{host}", "Sec-Fetch-Site": "same-origin"}, True),
+    "its own host, of another scheme": ({"Origin": "http://{host}", "Sec-Fetch-Site": "cross-site"}, False),
+    "its own host, of a scheme that is no page's": ({"Origin": "ftp://{host}"}, False),
+    "its own host, without a scheme": ({"Origin": "://{host}"}, False),
     "its own host at another port": ({"Origin": "http://127.0.0.1:1"}, False),
     "same origin": ({"Sec-Fetch-Site": "same-origin"}, True),
     "same site": ({"Sec-Fetch-Site": "same-site"}, False),
@@ -353,6 +357,16 @@ def test_without_identities_other_names_are_refused(open_server, host):
 def test_without_identities_proxies_are_refused(open_server, field):
     for path in ("/", "/api/admin/stats"):
         problem(open_server.get(path, {field: "127.0.0.1"}), 403)
+
+
+def test_without_identities_other_sites_pages_change_nothing(open_server):
+    def invalidate(headers):
+        return open_server.request("DELETE", "/api/admin/cache?tag=nothing", headers).status
+    own = f"http://127.0.0.1:{open_server.port}"
+    assert [invalidate(h) for h in ({}, {"Origin": own}, {"Origin": own, "Sec-Fetch-Site": "same-origin"})] == [200] * 3
+    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+                    {"Origin": own, "Sec-Fetch-Site": "cross-site"}):
+        assert invalidate(headers) == 403, headers
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])

@@ -291,7 +291,8 @@ def test_what_was_read_stays_while_the_database_is_away(cluster, empty_database,
 def test_what_is_missing_is_said(cluster, empty_database, url, case, pattern):
     if case == "no rights":
         done("schema", "install", url=url)
-    with Server(cluster, empty_database, endpoints=GOOD, token=True) as server:
+    wait = "/livez" if case == "no rights" else "/readyz"    # who was revoked must be known
+    with Server(cluster, empty_database, endpoints=GOOD, token=True, wait=wait) as server:
         server.wait_log(f"level=warn [^\n]*{pattern}")
         check = provost("check", "--config", server.ini)
         assert check.returncode == (1 if case == "no rights" else 0) and re.search(pattern, check.stderr), check

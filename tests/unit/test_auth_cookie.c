@@ -276,7 +276,7 @@ START_TEST(cookies_of_nextauth)
 	    {"admin", "role", 0, "user-1", "admin"},
 	    {"student", "role", 0, "user-2", "student"},
 	    {"roles", "roles", 0, "user-3", "admin,teacher"},
-	    {"roles", "user.role", 0, "user-3", "editor,teacher"},
+	    {"roles", "user.role", 0, "user-3", "teacher editor"},
 	    {"large", "role", 0, "user-5", "admin"},
 	    {"no-sub", "role", -EKEYREJECTED, NULL, NULL},
 	    {"expired", "role", -EKEYEXPIRED, NULL, NULL},
