@@ -17,7 +17,8 @@ extern const char schema_sql[];
 
 /* Installs the schema, brings an earlier one up to date, or repairs this version's, in one
  * transaction. `*ret_before`: the version that was there, -1 for none. -EINVAL with an error, and
- * nothing changed. */
+ * nothing changed: also where the schema, or something in it, is another role's (superusers aside),
+ * or others may create objects there. Warns on stderr of others who may write API keys. */
 int schema_install(struct admin *a, int *ret_before, struct errors *errs) _must_check_;
 
 #endif

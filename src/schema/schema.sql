@@ -3,7 +3,26 @@
 -- replaces it. What a later version changes stands behind what it changes, in the same manner
 -- (ALTER TABLE … ADD COLUMN IF NOT EXISTS).
 
-CREATE SCHEMA IF NOT EXISTS provost;
+-- Default privileges (ALTER DEFAULT PRIVILEGES) are meant for an application's objects: with them, others
+-- could write API keys of their own. They are taken off what is new here; what is granted later stays.
+DO $do$
+DECLARE
+    command text;
+BEGIN
+    IF to_regnamespace('provost') IS NOT NULL THEN
+        RETURN;
+    END IF;
+    CREATE SCHEMA provost;
+    FOR command IN
+        SELECT DISTINCT format('REVOKE ALL ON SCHEMA provost FROM %s',
+                               CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
+        FROM pg_namespace n, aclexplode(n.nspacl) g
+        WHERE n.nspname = 'provost' AND g.grantee <> n.nspowner
+    LOOP
+        EXECUTE command;
+    END LOOP;
+END
+$do$;
 -- For provost.fail, which everybody may call. The tables are nobody's but the owner's.
 GRANT USAGE ON SCHEMA provost TO PUBLIC;
 
@@ -25,6 +44,14 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION provost.fail(integer, text) TO PUBLIC;
+
+-- One statement, so that no table is ever there with the default privileges on it.
+DO $do$
+DECLARE
+    missing text[] := ARRAY(SELECT t FROM unnest('{api_key,revocation}'::text[]) t
+                            WHERE to_regclass('provost.' || t) IS NULL);
+    command text;
+BEGIN
 
 -- ---------------------------------------------------------------------------------------------
 -- API keys: made by `provost key new`. The digest is the SHA-256 of a key that holds 256 random bits.
@@ -57,3 +84,15 @@ CREATE TABLE IF NOT EXISTS provost.revocation (
     PRIMARY KEY (kind, what),
     CHECK ((kind = 'subject') = (issued_before IS NOT NULL))
 );
+
+FOR command IN
+    SELECT DISTINCT format('REVOKE ALL ON provost.%I FROM %s', c.relname,
+                           CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
+    FROM pg_class c, aclexplode(c.relacl) g
+    WHERE c.relnamespace = 'provost'::regnamespace AND c.relname = ANY (missing) AND g.grantee <> c.relowner
+LOOP
+    EXECUTE command;
+END LOOP;
+
+END
+$do$;

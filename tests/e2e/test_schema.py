@@ -117,6 +117,88 @@ def test_nobody_but_the_owner_has_rights_on_the_tables(cluster, empty_database, 
                     cursor.execute(statement)
 
 
+def rights(cluster, db):
+    """Who but the owner has rights on the schema and its tables."""
+    return cluster.sql(db, "SELECT name, grantee::regrole::text, string_agg(privilege_type, ',' ORDER BY privilege_type)"
+                           " FROM (SELECT relname, relacl, relowner FROM pg_class WHERE relnamespace = 'provost'::regnamespace"
+                           " UNION ALL SELECT nspname, nspacl, nspowner FROM pg_namespace WHERE nspname = 'provost') o(name, acl, owner),"
+                           " aclexplode(acl) WHERE grantee <> owner GROUP BY 1, 2 ORDER BY 1, 2")
+
+
+@pytest.mark.parametrize("how", ["install", "print"])
+@pytest.mark.parametrize("to", ["provost_app", "PUBLIC"])
+def test_default_privileges_open_nothing(cluster, empty_database, url, how, to):
+    cluster.sql(empty_database, f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {to};"
+                                f" ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO {to}")
+    if how == "install":
+        done("schema", "install", url=url)
+    else:
+        cluster.sql(empty_database, done("schema", "print"))
+    assert rights(cluster, empty_database) == [("provost", "-", "USAGE")]
+
+
+def test_a_table_made_anew_has_no_default_privileges_and_the_others_keep_their_grants(cluster, empty_database, installed):
+    cluster.sql(empty_database, "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO provost_app; DROP TABLE provost.revocation;"
+                                " GRANT SELECT ON provost.api_key TO provost_app")
+    done("schema", "install", url=installed)
+    assert rights(cluster, empty_database) == [("api_key", "provost_app", "SELECT"), ("provost", "-", "USAGE")]
+
+
+@pytest.mark.parametrize("granted_rights, to, named", [
+    ("ALL", "provost_app", "DELETE, INSERT, TRIGGER, TRUNCATE, UPDATE"),
+    ("INSERT", "PUBLIC", "INSERT"),
+    ("UPDATE (digest)", "provost_app", "UPDATE"),
+])
+def test_who_may_write_keys_is_named_until_it_is_revoked(cluster, empty_database, installed, granted_rights, to, named):
+    cluster.sql(empty_database, f"GRANT {granted_rights} ON provost.api_key TO {to}")
+    result = provost("schema", "install", url=installed)
+    revoke = f"REVOKE {named} ON provost.api_key FROM {to}"
+    assert result.returncode == 0 and f"warning: {to} has {named} on" in result.stderr and result.stderr.endswith(f"{revoke}\n"), result
+    cluster.sql(empty_database, revoke)
+    done("schema", "install", url=installed)
+
+
+def test_a_schema_of_another_role_is_not_adopted(cluster, empty_database, url):
+    cluster.sql(empty_database, "CREATE SCHEMA provost AUTHORIZATION provost_app")
+    refused("belongs to the role `provost_app`.*ALTER SCHEMA provost OWNER TO provost\n", "schema", "install", url=url)
+    assert cluster.sql(empty_database, "SELECT to_regclass('provost.api_key')") == [(None,)]
+    cluster.sql(empty_database, "ALTER SCHEMA provost OWNER TO provost")
+    done("schema", "install", url=url)
+
+
+def test_a_role_that_is_no_superuser_installs_in_its_own_schema(cluster, empty_database):
+    cluster.sql(empty_database, "CREATE SCHEMA provost AUTHORIZATION provost_app")
+    for state in ("is installed", "is up to date"):
+        assert state in done("schema", "install", url=cluster.app_dsn(empty_database))
+
+
+@pytest.mark.parametrize("to", ["provost_app", "PUBLIC"])
+@pytest.mark.parametrize("before", ["empty", "installed"])
+def test_a_schema_where_others_may_create_is_refused(cluster, empty_database, url, before, to):
+    if before == "installed":
+        done("schema", "install", url=url)
+    cluster.sql(empty_database, f"CREATE SCHEMA IF NOT EXISTS provost; GRANT CREATE ON SCHEMA provost TO {to}")
+    refused(f"first run: REVOKE CREATE ON SCHEMA provost FROM {to}\n", "schema", "install", url=url)
+    cluster.sql(empty_database, f"REVOKE CREATE ON SCHEMA provost FROM {to}")
+    done("schema", "install", url=url)
+
+
+@pytest.mark.parametrize("kind, name", [("TABLE", "api_key"), ("FUNCTION", "fail")])
+def test_what_another_role_owns_in_it_is_refused(cluster, empty_database, installed, kind, name):
+    cluster.sql(empty_database, "GRANT CREATE ON SCHEMA provost TO provost_app;"
+                                f" ALTER {kind} provost.{name} OWNER TO provost_app; REVOKE CREATE ON SCHEMA provost FROM provost_app")
+    refused(f"`provost.{name}` belongs to the role `provost_app`", "schema", "install", url=installed)
+
+
+@pytest.mark.parametrize("create", [
+    "DOMAIN provost.d AS text", "TYPE provost.e AS ENUM ('a')", 'COLLATION provost.c FROM "C"',
+    "OPERATOR provost.=== (FUNCTION = int4eq, LEFTARG = integer, RIGHTARG = integer)",
+])
+def test_a_schema_with_something_of_any_kind_in_it_is_left_alone(cluster, empty_database, url, create):
+    cluster.sql(empty_database, f"CREATE SCHEMA provost; CREATE {create}")
+    refused("that Provost did not make", "schema", "install", url=url)
+
+
 @pytest.mark.parametrize("status, message, sqlstate, said", [
     (404, "'no such course'", "PT404", "no such course"),
     (400, "''", "PT400", ""),
