@@ -3,7 +3,9 @@
 #include <signal.h>
 #include <string.h>
 
+#include "callers.h"
 #include "commands/commands.h"
+#include "load.h"
 #include "pidfile.h"
 #include "provost/auth.h"
 #include "provost/catalog.h"
@@ -95,8 +97,8 @@ static int command_serve(const struct command_line *l)
 {
 	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
 	struct config *config = config_load(command_config_file(l), environ, errs);
-	struct catalog *catalog = config ? serve_load_catalog(config, errs) : NULL;
-	struct auth *auth = config ? serve_load_auth(config, errs, notes) : NULL;
+	struct catalog *catalog = config ? load_catalog(config, errs) : NULL;
+	struct auth *auth = config ? load_auth(config, errs, notes) : NULL;
 	if (!catalog || !auth) {
 		errors_print(errs, stderr);
 		catalog_free(&catalog);
@@ -104,9 +106,7 @@ static int command_serve(const struct command_line *l)
 		config_free(&config);
 		return 1;
 	}
-	for (size_t i = 0; errors_text(notes, i); i++)
-		log_warn("auth: works, but should not stay so",
-		         LOGS("reason", errors_text(notes, i)));
+	callers_warn(notes);
 	return serve(config, catalog, auth, l->pidfile);
 }
 
@@ -115,7 +115,7 @@ static int command_serve(const struct command_line *l)
 static void check_auth(const struct config *config, uint64_t deadline_us, struct errors *errs,
                        struct errors *notes)
 {
-	struct auth *auth = serve_load_auth(config, errs, notes);
+	struct auth *auth = load_auth(config, errs, notes);
 	_cleanup_errors_ struct errors *why = errors_new();
 	int r = 0;
 	if (auth && config->auth.mode != AUTH_NONE)
@@ -147,7 +147,7 @@ static int command_check(const struct command_line *l)
 {
 	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
 	_cleanup_config_ struct config *config = config_load(command_config_file(l), environ, errs);
-	_cleanup_catalog_ struct catalog *catalog = config ? serve_load_good(config, errs) : NULL;
+	_cleanup_catalog_ struct catalog *catalog = config ? load_good_catalog(config, errs) : NULL;
 	uint64_t deadline_us = clock_us() + CHECK_TIMEOUT_MS * 1000ull;
 	if (catalog)
 		(void)!engine_describe(catalog, config->pool.url, config->pool.prepare, -1,

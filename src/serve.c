@@ -10,13 +10,14 @@
 #include <sys/signalfd.h>
 #include <time.h>
 
+#include "callers.h"
+#include "load.h"
 #include "pidfile.h"
 #include "provost/auth.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
 #include "provost/engine.h"
 #include "provost/http.h"
-#include "provost/identities.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 #include "provost/snapshot.h"
@@ -34,9 +35,6 @@ enum {
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
 	QUIET_MS = 1000, /* without a request, after which kept connections are closed */
-	IDENTITIES_MS =
-	    5000,         /* between looks for keys and revocations, in files and in the database */
-	PURGE_EVERY = 60, /* such looks */
 	LAST_QUIET_MS = 50,
 	LAST_BYTES_MS = 1000, /* for answers queued after the engine stopped */
 };
@@ -48,11 +46,7 @@ struct server {
 	struct cache *cache;
 	struct pool *pool;
 	struct engine *engine;
-	struct auth *auth;
-	struct identities *identities; /* NULL: mode = none */
-	int identities_failed;         /* why the last look was in vain; 0: it was not */
-	uint64_t identities_due_ms;    /* the next look */
-	unsigned identities_looks;
+	struct callers callers;
 	struct http *http;
 	unsigned max_connections; /* in force; may be fewer than configured */
 	sigset_t signals;
@@ -65,115 +59,13 @@ struct server {
 	atomic_bool janitor_stops;
 };
 
-/* ---- loading ------------------------------------------------------------------------- */
-
-/* What holds is said by the operator for this endpoint, else by its author, else for all. */
-static int64_t first_said(int64_t operator_says, int64_t author_says, int64_t otherwise)
-{
-	if (operator_says >= 0)
-		return operator_says;
-	return author_says >= 0 ? author_says : otherwise;
-}
-
-static void set_freshness(struct endpoint *e, const struct freshness *said,
-                          const struct freshness *defaults)
-{
-	const struct cache_policy *p = &e->cache;
-	e->freshness = (struct freshness){
-	    .ttl_ms = first_said(said->ttl_ms, p->ttl_ms, defaults->ttl_ms),
-	    .swr_ms = first_said(said->swr_ms, p->swr_ms, defaults->swr_ms),
-	    .max_stale_ms = first_said(said->max_stale_ms, p->max_stale_ms, defaults->max_stale_ms),
-	    .stale_if_error_ms = first_said(said->stale_if_error_ms, p->stale_if_error_ms,
-	                                    defaults->stale_if_error_ms),
-	};
-}
-
-static void set_defaults(const struct config *c, struct catalog *catalog)
-{
-	static const struct freshness unset = {-1, -1, -1, -1};
-	for (size_t i = 0; i < catalog->endpoints; i++)
-		set_freshness(catalog->endpoint[i], &unset, &c->freshness);
-}
-
-static bool says_nothing(const struct freshness *f)
-{
-	return f->ttl_ms < 0 && f->swr_ms < 0 && f->max_stale_ms < 0 && f->stale_if_error_ms < 0;
-}
-
-static void apply_override(const struct config *c, const struct endpoint_override *o,
-                           struct endpoint *e, struct errors *errs)
-{
-	if (!says_nothing(&o->freshness) && (e->method != METHOD_GET || e->cache.off))
-		errors_add(errs, c->file, o->line,
-		           "[endpoint %s] is never cached (%s): take ttl, swr, max_stale and "
-		           "stale_if_error out",
-		           o->name, e->cache.off ? "@cache off" : method_name(e->method));
-	if (o->timeout_ms >= 0)
-		e->timeout_ms = o->timeout_ms;
-	set_freshness(e, &o->freshness, &c->freshness);
-}
-
-static void apply_overrides(const struct config *c, struct catalog *catalog, struct errors *errs)
-{
-	set_defaults(c, catalog);
-	for (size_t i = 0; i < c->overrides; i++) {
-		const struct endpoint_override *o = &c->override[i];
-		struct endpoint *e = catalog_find(catalog, o->name);
-		if (!e)
-			errors_add(errs, c->file, o->line,
-			           "[endpoint %s]: there is no such endpoint under %s", o->name,
-			           c->endpoints_dir);
-		else
-			apply_override(c, o, e, errs);
-	}
-}
-
-struct catalog *serve_load_good(const struct config *c, struct errors *errs)
-{
-	struct catalog *catalog = catalog_load_good(c->endpoints_dir, errs);
-	/* Only then: a section's endpoint may be there and broken. */
-	if (errors_count(errs) == 0)
-		apply_overrides(c, catalog, errs);
-	return catalog;
-}
-
-struct catalog *serve_load_catalog(const struct config *c, struct errors *errs)
-{
-	struct catalog *catalog = catalog_load(c->endpoints_dir, errs);
-	if (catalog)
-		apply_overrides(c, catalog, errs);
-	if (errors_count(errs) > 0)
-		catalog_free(&catalog);
-	return catalog;
-}
+/* ---- the database ---------------------------------------------------------------------- */
 
 static int describe(struct server *s, const struct config *c, struct catalog *catalog,
                     struct errors *errs)
 {
 	return engine_describe(catalog, c->pool.url, c->pool.prepare, s->stop_fd,
 	                       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
-}
-
-static void log_errors(const char *what, const struct errors *errs)
-{
-	for (size_t i = 0; errors_text(errs, i); i++)
-		log_error(what, LOGS("reason", errors_text(errs, i)));
-}
-
-struct auth *serve_load_auth(const struct config *c, struct errors *errs, struct errors *notes)
-{
-	struct auth *a = auth_new();
-
-	if (auth_configure(a, &c->auth, errs, notes) < 0)
-		auth_free(&a);
-	return a;
-}
-
-static void warn_notes(const struct errors *notes)
-{
-	for (size_t i = 0; errors_text(notes, i); i++)
-		log_warn("auth: works, but should not stay so",
-		         LOGS("reason", errors_text(notes, i)));
 }
 
 /* ---- descriptors --------------------------------------------------------------------- */
@@ -308,71 +200,6 @@ static void *janitor(void *arg)
 	return NULL;
 }
 
-/* ---- who may call -------------------------------------------------------------------- */
-
-static void refresh_files(struct server *s)
-{
-	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
-	int r = auth_refresh(s->auth, errs, notes);
-
-	if (r < 0)
-		log_errors(
-		    "auth: the files that have changed are refused; the former keys stay in force",
-		    errs);
-	else if (r > 0)
-		log_info("auth: keys and secrets were read anew");
-	warn_notes(notes);
-}
-
-/* Told once, not at every look. */
-static void tell_load(struct server *s, int r, const struct errors *errs)
-{
-	struct auth_stats stats;
-
-	if (r > 0) {
-		auth_stats(s->auth, &stats);
-		log_errors("auth: a row in the schema `provost` is wrong", errs);
-		log_info("auth: API keys and revocations were read",
-		         LOGU("api_keys", stats.api_keys), LOGU("revocations", stats.revocations));
-	} else if (r == -ENOTCONN && s->identities_failed != r) {
-		log_warn("auth: API keys and revocations stay as they are",
-		         LOGS("reason", errors_text(errs, 0)));
-	} else if (r < 0 && r != -ECANCELED && s->identities_failed != r) {
-		log_warn("auth: API keys and revocations cannot be read",
-		         LOGS("reason", errors_text(errs, 0)));
-	}
-}
-
-static int load_identities(struct server *s)
-{
-	_cleanup_errors_ struct errors *errs = errors_new(), *ignored = errors_new();
-
-	if (!s->identities)
-		return 0;
-	int r = identities_load(s->identities, errs);
-	tell_load(s, r, errs);
-	s->identities_failed = MIN(r, 0);
-	/* Of a failure the next load will tell. */
-	if (r >= 0 && s->identities_looks++ % PURGE_EVERY == 0)
-		(void)!identities_purge(s->identities, time(NULL), ignored);
-	return r;
-}
-
-/* At once, and then again after a while. */
-static int look_for_identities(struct server *s)
-{
-	refresh_files(s);
-	int r = load_identities(s);
-	s->identities_due_ms = clock_ms() + IDENTITIES_MS;
-	return r;
-}
-
-static int64_t until_due_ms(const struct server *s)
-{
-	uint64_t now = clock_ms();
-	return s->identities_due_ms > now ? (int64_t)(s->identities_due_ms - now) : 0;
-}
-
 /* ---- reload -------------------------------------------------------------------------- */
 
 static void log_change(void *arg, const char *section, const char *key, const char *from,
@@ -418,19 +245,9 @@ static struct http_options http_options(const struct config *c)
 	return o;
 }
 
-/* It was tried before: what is wrong now has become so in this moment. */
-static void configure_auth(struct server *s, const struct config *config)
-{
-	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
-
-	if (auth_configure(s->auth, &config->auth, errs, notes) < 0)
-		log_errors("auth: refused; the former settings stay in force", errs);
-	warn_notes(notes);
-}
-
 static int check_auth(const struct config *config, struct errors *errs)
 {
-	struct auth *tried = serve_load_auth(config, errs, NULL);
+	struct auth *tried = load_auth(config, errs, NULL);
 	int r = tried ? 0 : -EINVAL;
 
 	auth_free(&tried);
@@ -448,7 +265,7 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	if (r < 0)
 		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
 	cache_configure(s->cache, &config->cache);
-	configure_auth(s, config);
+	callers_configure(&s->callers, config);
 	http_configure(s->http, &http);
 	publish(s, catalog);
 	config_free(&s->config);
@@ -467,7 +284,7 @@ static void reload(struct server *s)
 	if (config) {
 		(void)config_diff(s->config, config, warn_restart, NULL);
 		if (config_keep_restart(config, s->config, errs) == 0)
-			catalog = serve_load_catalog(config, errs);
+			catalog = load_catalog(config, errs);
 	}
 	int r = config ? check_auth(config, errs) : -EINVAL;
 	if (r == 0)
@@ -479,7 +296,7 @@ static void reload(struct server *s)
 	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
-		load_identities(s);
+		(void)callers_look(&s->callers);
 		return;
 	}
 	if (r == -ECANCELED) {
@@ -542,17 +359,18 @@ static void await_pool(struct server *s)
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
-/* Has PostgreSQL check the endpoints, waiting for it as long as it takes. 0: served from now on; 1:
- * told to stop; -EINVAL: an endpoint is wrong. */
+/* Has PostgreSQL check the endpoints and say who may call, waiting for it as long as it takes. 0:
+ * served from now on; 1: told to stop; -EINVAL: an endpoint is wrong. */
 static int bring_up(struct server *s, struct catalog *catalog)
 {
-	for (bool told = false;;) {
+	for (bool told = false, described = false;;) {
 		_cleanup_errors_ struct errors *errs = errors_new();
-		int r = describe(s, s->config, catalog, errs);
+		int r = described ? 0 : describe(s, s->config, catalog, errs);
+		described = r == 0;
 		/* Nobody is served before it is known who was revoked. Without the schema nobody
 		 * was. */
-		int known = r == 0 ? look_for_identities(s) : 0;
-		if (r == 0 && (known >= 0 || known == -ENOENT)) {
+		int known = described ? callers_look(&s->callers) : 0;
+		if (described && (known >= 0 || known == -ENOENT)) {
 			publish(s, catalog);
 			await_pool(s);
 			http_set_phase(s->http, HTTP_READY);
@@ -620,8 +438,7 @@ static void stop(struct server *s)
 static void server_free(struct server *s)
 {
 	http_free(&s->http);
-	identities_free(&s->identities);
-	auth_free(&s->auth);
+	callers_done(&s->callers);
 	engine_free(&s->engine);
 	pool_free(&s->pool);
 	cache_free(&s->cache);
@@ -649,13 +466,13 @@ static int run(struct server *s, struct catalog *catalog)
 	if (r == 0 && s->put_off)
 		reload(s);
 	while (r == 0) {
-		int sig = signal_within(s, until_due_ms(s));
+		int sig = signal_within(s, callers_due_in_ms(&s->callers));
 		if (is_stop(sig))
 			break;
 		if (sig == SIGHUP)
 			reload(s);
-		else if (until_due_ms(s) == 0)
-			look_for_identities(s);
+		else if (callers_due_in_ms(&s->callers) == 0)
+			(void)callers_look(&s->callers);
 	}
 	return r < 0;
 }
@@ -694,7 +511,7 @@ static void protect_memory(const struct config *c)
 
 int serve(struct config *config, struct catalog *catalog, struct auth *auth, const char *pidfile)
 {
-	struct server s = {.config = config, .auth = auth, .pidfile = pidfile, .pidfile_fd = -1};
+	struct server s = {.config = config, .pidfile = pidfile, .pidfile_fd = -1};
 	protect_memory(config);
 	sigemptyset(&s.signals);
 	sigaddset(&s.signals, SIGTERM);
@@ -720,9 +537,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	s.cache = cache_new(&config->cache, s.generations);
 	s.pool = pool_new(&config->pool);
 	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations);
-	if (config->auth.mode != AUTH_NONE)
-		s.identities =
-		    identities_new(auth, config->pool.url, config->pool.prepare, s.stop_fd);
+	callers_init(&s.callers, auth, config, s.stop_fd);
 	int status = 1;
 	int fits = fit_connections(&s, config);
 	struct http_options http = http_options(config);
@@ -732,8 +547,8 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	                                              .generations = s.generations,
 	                                              .engine = s.engine,
 	                                              .pool = s.pool,
-	                                              .auth = s.auth,
-	                                              .identities = s.identities});
+	                                              .auth = s.callers.auth,
+	                                              .identities = s.callers.identities});
 	if (fits == 0 && take_pidfile(&s) == 0)
 		status = run_and_stop(&s, catalog);
 	else

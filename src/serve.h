@@ -7,16 +7,6 @@
 struct auth;
 struct config;
 struct catalog;
-struct errors;
-
-/* The endpoints of a configuration, with what its [endpoint] sections say. NULL with errors. */
-struct catalog *serve_load_catalog(const struct config *c, struct errors *errs);
-/* What is good of them, whatever else is wrong. */
-struct catalog *serve_load_good(const struct config *c, struct errors *errs);
-
-/* Reads keys and secrets as [auth] says. NULL with errors; what should not stay so is in `notes`.
- */
-struct auth *serve_load_auth(const struct config *c, struct errors *errs, struct errors *notes);
 
 /* Runs the server until SIGTERM or SIGINT. Takes the configuration, the catalogue and the callers'
  * keys over. Returns the process's exit status. `pidfile` may be NULL. */

@@ -66,6 +66,10 @@ void log_set_level(enum log_level level);
 /* "error", "warn", "info", "debug", or -EINVAL. */
 int log_level_parse(const char *s) _must_check_;
 
+struct errors;
+/* Each of them as a line of level error, in `reason`. */
+void log_errors(const char *msg, const struct errors *errs);
+
 /* ---- the access log ------------------------------------------------------------------ */
 
 /* Where access lines go: NULL or "off" (nowhere), "stderr", or a file's path, appended to. Opens

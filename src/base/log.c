@@ -1,4 +1,5 @@
 #include "provost/log.h"
+#include "provost/errors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -176,6 +177,12 @@ void log_write(enum log_level level, const char *msg, const struct log_field *fi
 		return;
 	logfmt_line(&l, logfmt_level_name(level), msg, fields);
 	submit(&error_sink, &l);
+}
+
+void log_errors(const char *msg, const struct errors *errs)
+{
+	for (size_t i = 0; errors_text(errs, i); i++)
+		log_error(msg, LOGS("reason", errors_text(errs, i)));
 }
 
 void log_access(const char *msg, const struct log_field *fields)

@@ -20,6 +20,7 @@ struct identities {
 	char marker[MARKER_MAX]; /* of what is in force; "": nothing was read yet */
 	pthread_mutex_t lock; /* changes, and with it what is put in force; never held over I/O */
 	uint64_t changes;     /* revocations made and taken back here */
+	uint64_t loaded;      /* of them, before the last load; the loader's own */
 };
 
 struct identities *identities_new(struct auth *auth, const char *url, bool prepare, int interrupt)
@@ -312,7 +313,9 @@ static int load(struct identities *i, uint64_t deadline_us, struct errors *errs)
 	if (r < 0)
 		return r;
 	now = PQgetvalue((const PGresult *)marker, 0, 0);
-	if (strcmp(now, i->marker) == 0)
+	/* Two changes of one name at the same time may have come here in another order than to the
+	 * database: after any change its rows are put in force once more. */
+	if (strcmp(now, i->marker) == 0 && i->loaded == changes)
 		return 0;
 	r = ask(i->conn, KEYS, deadline_us, &keys, errs);
 	if (r == 0)
@@ -325,8 +328,10 @@ static int load(struct identities *i, uint64_t deadline_us, struct errors *errs)
 	r = put_revocations(i, (const PGresult *)revocations, changes, errs);
 	if (r < 0)
 		return -EINVAL;
-	if (r > 0)
+	if (r > 0) {
 		snprintf(i->marker, sizeof i->marker, "%s", now);
+		i->loaded = changes;
+	}
 	return 1;
 }
 
