@@ -536,7 +536,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	s.generations = generations_new();
 	s.cache = cache_new(&config->cache, s.generations);
 	s.pool = pool_new(&config->pool);
-	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations);
+	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, NULL);
 	callers_init(&s.callers, auth, config, s.stop_fd);
 	int status = 1;
 	int fits = fit_connections(&s, config);

@@ -23,6 +23,7 @@ enum outcome {
 	OUTCOME_DEADLINE,      /* the statement ran into its timeout */
 	OUTCOME_TOO_LARGE,     /* the body would be larger than ANSWER_BODY_MAX */
 	OUTCOME_NO_MEMORY,
+	OUTCOME_UNKNOWN,   /* a write whose connection died: it may have been committed */
 	OUTCOME_ABANDONED, /* whoever asked has left */
 	OUTCOME_STOPPING,
 	OUTCOME_COUNT,

@@ -69,6 +69,36 @@ const char *conn_error(struct conn *c);
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
              struct row_sink *sink, struct pg_result **ret) _must_check_;
 
+/* One command of a pipeline, which brings one result. */
+struct conn_step {
+	/* The statement with its values, prepared first if this session has not; or a text of
+	 * Provost's own with `texts` text parameters (up to 4) at `values`. */
+	const struct stmt *stmt;
+	const char *sql;
+	const char *const *values;
+	unsigned texts;
+	struct row_sink *sink; /* NULL: rows stay in the result */
+	bool sync; /* a Sync follows it: an error skips what comes before the Sync only */
+	/* Set by conn_pipeline; the caller frees it. NULL: skipped, or its result did not come. Of
+	 * several (Prepare and Execute) the first error, else the last. */
+	struct pg_result *result;
+};
+
+/* Sends all steps at once and takes their results, in one round trip. The last step has `sync`. A
+ * statement that the session has lost fails with its error (26000, or 0A000 of a changed one; see
+ * conn_forgot), and is forgotten, so that the next try prepares it. 0: the last Sync was reached,
+ * whatever the results say. Else as conn_run; what came until then is in the steps, the server's
+ * last words in the step that it was at. `*ret_sent` (or NULL): false only when it is certain that
+ * not a byte has left. */
+int conn_pipeline(struct conn *c, struct conn_step *step, size_t steps, uint64_t deadline_us,
+                  bool *ret_sent) _must_check_;
+/* Whether this result says that the session does not hold the statement (any more) as it was
+ * prepared: nothing was done, and it may be run again. */
+bool conn_forgot(const struct pg_result *r, const struct stmt *s);
+/* The command tag of a success, "" of anything else: a COMMIT of a failed transaction is answered
+ * "ROLLBACK", without an error. */
+const char *conn_tag(const struct pg_result *r);
+
 /* While somebody uses the connection: what waits returns -ECANCELED also when this descriptor of
  * theirs becomes readable. -1: no more; before it is given back. */
 void conn_watch(struct conn *c, int abandon);

@@ -12,6 +12,8 @@
 #ifndef PROVOST_ENDPOINT_H
 #define PROVOST_ENDPOINT_H
 
+#include <stdatomic.h>
+
 #include "provost/errors.h"
 #include "provost/freshness.h"
 #include "provost/stmt.h"
@@ -99,6 +101,7 @@ struct dependency {
 	char *table;  /* as tags name it: `course`, in another schema than public `shop.course` */
 	char *column; /* NULL: the whole table; else the rows where it equals the parameter */
 	size_t param; /* with column: index of the parameter, whose type is the column's */
+	pg_oid oid;   /* the table's */
 };
 
 /* One piece of a route: literal text (decoded) or a parameter's name. */
@@ -129,6 +132,9 @@ struct endpoint {
 	size_t dependencies;
 	char *opaque; /* why the dependencies are not all known: neither cached nor collapsed; NULL:
 	                 they are */
+	atomic_bool
+	    uncovered; /* changes of one of its tables are not told: as opaque, while it lasts.
+	                  The one field that changes once it is served (coverage.h) */
 	uint64_t fingerprint; /* of the file's text and, once described, of all else an answer's
 	                         meaning depends on */
 	char *key_prefix;     /* key.h */
@@ -145,14 +151,15 @@ static inline bool endpoint_varies(const struct endpoint *e)
 	return e->cache.vary_sub || e->cache.vary_role || e->cache.vary_claims;
 }
 
-/* Whether its answers are stored, and whether requests for the same key share one fill. */
-static inline bool endpoint_is_cached(const struct endpoint *e)
-{
-	return !e->cache.off && !e->opaque;
-}
+/* Whether requests for the same key share one fill, and whether its answers are stored. Relaxed:
+ * what was stored until then is raised by whoever clears `uncovered`. */
 static inline bool endpoint_is_collapsed(const struct endpoint *e)
 {
-	return !e->opaque;
+	return !e->opaque && !atomic_load_explicit(&e->uncovered, memory_order_relaxed);
+}
+static inline bool endpoint_is_cached(const struct endpoint *e)
+{
+	return !e->cache.off && endpoint_is_collapsed(e);
 }
 
 /* Parses the text of one file. `name` and `file` are copied. NULL when anything was wrong; every

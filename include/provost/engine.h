@@ -21,6 +21,7 @@
 #include "provost/values.h"
 
 struct engine;
+struct listener;
 struct pool;
 
 enum {
@@ -52,8 +53,9 @@ struct call {
 };
 
 /* Copies the options. Exits when out of memory. */
+/* `listener` may be NULL: then every write raises the epoch. */
 struct engine *engine_new(const struct engine_options *o, struct pool *pool, struct cache *cache,
-                          struct generations *generations);
+                          struct generations *generations, struct listener *listener);
 int engine_start(struct engine *e) _must_check_;
 /* Starts or retires workers and changes limits while running. One caller at a time. Negative errno
  * when a thread cannot be started; everything else is applied all the same. */
@@ -67,6 +69,18 @@ int engine_submit(struct engine *e, const struct ask *a, struct waiter *w) _must
 /* Has the call run, within statement_timeout. As engine_submit; its waiter cannot leave before it
  * has ended. The job's outcome is OUTCOME_OK when `run` was called, else why it was not. */
 int engine_call(struct engine *e, struct call *c, struct waiter *w) _must_check_;
+
+/* Runs an endpoint that writes: the statement in a transaction of its own, acknowledged when all
+ * that it changed has been made old here. `a->key` holds the values, the body among them; nothing
+ * is looked up by it, and no two writes are one. As engine_submit; its waiter cannot leave once it
+ * has begun. */
+int engine_write(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
+
+/* Submits many reads at once: each joins the fill of its key, or is parked behind it, as with
+ * engine_submit; the fills that are begun here are one job, and their statements one round trip.
+ * `ret[i]` is what engine_submit would have returned for `a[i]`, whose waiter is `w[i]`. */
+void engine_submit_batch(struct engine *e, const struct ask *a, struct waiter *const *w, int *ret,
+                         size_t n);
 
 /* Renews what the cache has for the key, in the background, unless that is being done or the lane
  * is full. Any thread, never blocks. */

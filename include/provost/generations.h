@@ -4,7 +4,9 @@
  * A clock V and a fixed array of slots, indexed by a keyed hash of a tag. Raising a tag advances V
  * and raises the tag's slot to that value; what was begun at `start` (V just before its statement
  * was sent) is fresh for as long as none of its slots is past `start`. Two tags that share a slot
- * invalidate too much, never too little. One more slot, the epoch, is carried by everything.
+ * invalidate too much, never too little. One more slot, the epoch, is carried by everything. And
+ * nothing is fresh while it is not certain that changes are told: trust has an end, which whoever
+ * tells of changes keeps putting off.
  *
  * All functions may be called from any thread; none blocks, locks or allocates but
  * generations_new. Memory is constant: GENERATIONS_SLOTS slots of eight bytes.
@@ -34,8 +36,15 @@ void generations_raise(struct generations *g, gen_slot slot);
 /* The same for everything. */
 void generations_raise_epoch(struct generations *g);
 
-/* Whether neither the epoch nor any of the slots was raised past `start`. */
-bool generations_fresh(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start);
+/* Until when (clock_ms) it is known that every change has been told: from then on nothing is fresh,
+ * whatever the slots say. UINT64_MAX at first. A time in the past: not any more. One caller at a
+ * time: the listener. */
+void generations_trust(struct generations *g, uint64_t until_ms);
+
+/* Whether changes are told at `now_ms`, and neither the epoch nor any of the slots was raised past
+ * `start`. */
+bool generations_fresh(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start,
+                       uint64_t now_ms);
 
 /* Raises so far, the epoch's included. */
 uint64_t generations_raises(const struct generations *g);

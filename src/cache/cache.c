@@ -93,9 +93,9 @@ struct shard *cache_shard(const struct cache *c, uint64_t hash)
 
 /* ---- looking up ------------------------------------------------------------------------------ */
 
-static bool invalidated(const struct cache *c, const struct entry *e)
+static bool invalidated(const struct cache *c, const struct entry *e, uint64_t now_ms)
 {
-	return !generations_fresh(c->generations, e->tail, e->slots, e->start);
+	return !generations_fresh(c->generations, e->tail, e->slots, e->start, now_ms);
 }
 
 /* Counts what becomes of the entry, when it is first seen. */
@@ -132,7 +132,7 @@ static void count_hit_locked(struct shard *s, enum cache_state state)
 static void get_locked(struct cache *c, struct shard *s, struct entry *e, const struct freshness *f,
                        uint64_t now_ms, struct cache_found *ret)
 {
-	bool invalid = invalidated(c, e);
+	bool invalid = invalidated(c, e, now_ms);
 	struct verdict v = verdict_of(e, f, s->rules.negative_ttl_ms, invalid, now_ms);
 
 	note_locked(s, e, invalid, v.left_ms <= 0);
@@ -172,7 +172,7 @@ void cache_get(struct cache *c, struct cache_key key, const struct freshness *f,
 static bool get_stale_locked(struct cache *c, struct shard *s, struct entry *e,
                              const struct freshness *f, uint64_t now_ms, struct cache_found *ret)
 {
-	bool invalid = invalidated(c, e);
+	bool invalid = invalidated(c, e, now_ms);
 	struct verdict v = verdict_of(e, f, s->rules.negative_ttl_ms, invalid, now_ms);
 
 	if (!v.stale)
@@ -214,7 +214,7 @@ struct entry *cache_peek(struct cache *c, struct cache_key key, const struct fre
 	pthread_mutex_lock(&s->lock);
 	e = table_find(&s->table, key);
 	if (e) {
-		v = verdict_of(e, f, s->rules.negative_ttl_ms, invalidated(c, e), now_ms);
+		v = verdict_of(e, f, s->rules.negative_ttl_ms, invalidated(c, e, now_ms), now_ms);
 		e = v.state == CACHE_FRESH ? e : NULL;
 	}
 	if (e)
@@ -238,7 +238,7 @@ static int may_put_locked(struct cache *c, struct shard *s, const struct entry *
 	v = verdict_of(e, f, negative_ttl_ms, false, now_ms);
 	if (v.state == CACHE_MISS && !v.stale)
 		return -ECANCELED;
-	if (invalidated(c, e) &&
+	if (invalidated(c, e, now_ms) &&
 	    verdict_of(e, f, negative_ttl_ms, true, now_ms).state == CACHE_MISS) {
 		s->n.outdated++;
 		return -ESTALE;

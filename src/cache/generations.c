@@ -32,6 +32,7 @@ struct generations {
 	/* Apart from what is read with every lookup and written never. */
 	_Alignas(LINE) _Atomic uint64_t v;
 	_Alignas(LINE) _Atomic uint64_t epoch;
+	_Atomic uint64_t trusted_ms; /* the end of trust; read with the epoch */
 	_Alignas(LINE) _Atomic uint64_t slot[GENERATIONS_SLOTS];
 };
 
@@ -47,6 +48,7 @@ struct generations *generations_new(void)
 	crypto_shorthash_keygen(g->key);
 	atomic_init(&g->v, 0);
 	atomic_init(&g->epoch, 0);
+	atomic_init(&g->trusted_ms, UINT64_MAX);
 	for (size_t i = 0; i < GENERATIONS_SLOTS; i++)
 		atomic_init(&g->slot[i], 0);
 	return g;
@@ -101,9 +103,19 @@ void generations_raise_epoch(struct generations *g)
 	raise_to_next(g, &g->epoch);
 }
 
-bool generations_fresh(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start)
+void generations_trust(struct generations *g, uint64_t until_ms)
 {
 	CHECK_MAGIC(g, GENERATIONS_MAGIC);
+	atomic_store_explicit(&g->trusted_ms, until_ms, memory_order_release);
+}
+
+bool generations_fresh(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start,
+                       uint64_t now_ms)
+{
+	CHECK_MAGIC(g, GENERATIONS_MAGIC);
+	/* Acquire: who finds trust renewed also finds what was raised before it was. */
+	if (atomic_load_explicit(&g->trusted_ms, memory_order_acquire) <= now_ms)
+		return false;
 	/* No slot is past V: where nothing at all was raised since, none needs to be looked at. */
 	if (atomic_load_explicit(&g->v, memory_order_acquire) <= start)
 		return true;

@@ -211,13 +211,14 @@ static int start_missing(struct engine *e)
 /* ---- life ---------------------------------------------------------------------------- */
 
 struct engine *engine_new(const struct engine_options *o, struct pool *pool, struct cache *cache,
-                          struct generations *generations)
+                          struct generations *generations, struct listener *listener)
 {
 	struct engine *e = xcalloc(1, sizeof *e);
 	ALWAYS(o->threads > 0 && o->threads <= ENGINE_THREADS_MAX);
 	e->pool = pool;
 	e->cache = cache;
 	e->generations = generations;
+	e->listener = listener;
 	e->options = *o;
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->work, NULL);

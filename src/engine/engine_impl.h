@@ -42,6 +42,7 @@ struct engine {
 	struct pool *pool;
 	struct cache *cache;
 	struct generations *generations;
+	struct listener *listener; /* or NULL */
 
 	pthread_mutex_t lock; /* guards everything below but what worker[] says is another's */
 	pthread_cond_t work;

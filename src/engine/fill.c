@@ -23,7 +23,8 @@ static bool answer_from_cache(struct engine *e, struct job *j)
 static void note_tags(struct engine *e, struct job *j)
 {
 	const char *value[ENDPOINT_PARAMS_MAX];
-	if (!endpoint_is_collapsed(j->endpoint))
+	/* Whether or not it is covered now: it may be when the answer is there. */
+	if (j->endpoint->opaque)
 		return;
 	key_values(j->endpoint, j->key.bytes, j->key.len, value, NULL);
 	j->slots = tags_of(e->generations, j->endpoint, value, j->slot, ELEMENTSOF(j->slot));

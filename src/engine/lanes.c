@@ -191,7 +191,8 @@ static enum joinable is_joinable(const struct engine *e, const struct job *j)
 		return NOT_JOINABLE;
 	/* Acquire: the slots are there once it is not JOB_NOT_SENT. */
 	uint64_t start = atomic_load_explicit(&j->start, memory_order_acquire);
-	if (start == JOB_NOT_SENT || generations_fresh(e->generations, j->slot, j->slots, start))
+	if (start == JOB_NOT_SENT ||
+	    generations_fresh(e->generations, j->slot, j->slots, start, clock_ms()))
 		return JOINABLE;
 	uint64_t started_ms = atomic_load_explicit(&j->started_ms, memory_order_relaxed);
 	int64_t max_stale_ms = j->endpoint->freshness.max_stale_ms;

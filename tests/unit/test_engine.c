@@ -137,7 +137,7 @@ static void start(const char *url, unsigned pool_max, int64_t acquire_ms,
 	                         .prepare = true};
 	pool = pool_new(&p);
 	ck_assert_int_eq(pool_start(pool), 0);
-	engine = engine_new(o, pool, cache, generations);
+	engine = engine_new(o, pool, cache, generations, NULL);
 	ck_assert_int_eq(engine_start(engine), 0);
 }
 

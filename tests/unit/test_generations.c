@@ -30,10 +30,10 @@ START_TEST(fresh_until_raised)
 	gen_slot s = 7;
 	uint64_t start = generations_now(g);
 
-	ck_assert(generations_fresh(g, &s, 1, start));
+	ck_assert(generations_fresh(g, &s, 1, start, 0));
 	generations_raise(g, s);
-	ck_assert(!generations_fresh(g, &s, 1, start));
-	ck_assert(generations_fresh(g, &s, 1, generations_now(g)));
+	ck_assert(!generations_fresh(g, &s, 1, start, 0));
+	ck_assert(generations_fresh(g, &s, 1, generations_now(g), 0));
 }
 END_TEST
 
@@ -45,11 +45,11 @@ START_TEST(any_slot_of_many_counts)
 		uint64_t start = generations_now(g);
 
 		generations_raise(g, 3);
-		ck_assert(generations_fresh(g, s, ELEMENTSOF(s), start));
+		ck_assert(generations_fresh(g, s, ELEMENTSOF(s), start, 0));
 		generations_raise(g, s[i]);
-		ck_assert(!generations_fresh(g, s, ELEMENTSOF(s), start));
+		ck_assert(!generations_fresh(g, s, ELEMENTSOF(s), start, 0));
 		for (size_t k = 0; k < ELEMENTSOF(s); k++)
-			ck_assert(generations_fresh(g, &s[k], 1, start) == (k != i));
+			ck_assert(generations_fresh(g, &s[k], 1, start, 0) == (k != i));
 	}
 }
 END_TEST
@@ -60,13 +60,13 @@ START_TEST(epoch_is_carried_by_everything)
 	uint64_t start = generations_now(g);
 
 	generations_raise_epoch(g);
-	ck_assert(!generations_fresh(g, &s, 1, start));
-	ck_assert(!generations_fresh(g, NULL, 0, start));
+	ck_assert(!generations_fresh(g, &s, 1, start, 0));
+	ck_assert(!generations_fresh(g, NULL, 0, start, 0));
 	start = generations_now(g);
-	ck_assert(generations_fresh(g, &s, 1, start));
-	ck_assert(generations_fresh(g, NULL, 0, start));
+	ck_assert(generations_fresh(g, &s, 1, start, 0));
+	ck_assert(generations_fresh(g, NULL, 0, start, 0));
 	generations_raise(g, s);
-	ck_assert(generations_fresh(g, NULL, 0, start));
+	ck_assert(generations_fresh(g, NULL, 0, start, 0));
 }
 END_TEST
 
@@ -113,7 +113,7 @@ START_TEST(tags_that_share_a_slot_invalidate_each_other)
 	}
 	ck_assert_uint_eq(s, first);
 	generations_raise(g, slot_of(tag));
-	ck_assert(!generations_fresh(g, &first, 1, start));
+	ck_assert(!generations_fresh(g, &first, 1, start, 0));
 }
 END_TEST
 
@@ -131,12 +131,12 @@ static void *raise_much(void *arg)
 		uint64_t start = generations_now(g);
 
 		generations_raise(g, s);
-		ck_assert(!generations_fresh(g, &s, 1, start));
+		ck_assert(!generations_fresh(g, &s, 1, start, 0));
 		/* What others raised later must not have been lowered by this. */
 		for (gen_slot k = 0; k < FEW; k++)
-			ck_assert(was[k] == 0 || !generations_fresh(g, &k, 1, was[k] - 1));
+			ck_assert(was[k] == 0 || !generations_fresh(g, &k, 1, was[k] - 1, 0));
 		was[s] = start + 1;
-		ck_assert(generations_fresh(g, NULL, 0, start));
+		ck_assert(generations_fresh(g, NULL, 0, start, 0));
 	}
 	return NULL;
 }
@@ -154,8 +154,8 @@ START_TEST(slots_only_grow)
 	ck_assert_uint_eq(generations_raises(g), RAISERS * RAISES);
 	/* The very last raise left its slot at V. */
 	v = generations_now(g);
-	ck_assert(!generations_fresh(g, all, FEW, v - 1));
-	ck_assert(generations_fresh(g, all, FEW, v));
+	ck_assert(!generations_fresh(g, all, FEW, v - 1, 0));
+	ck_assert(generations_fresh(g, all, FEW, v, 0));
 }
 END_TEST
 
@@ -185,7 +185,7 @@ static void *race(void *arg)
 		generations_raise(g, s);
 		meet(&meetings);
 		/* Who was last to advance V may have been first at the slot. */
-		low += generations_fresh(g, &s, 1, generations_now(g) - 1);
+		low += generations_fresh(g, &s, 1, generations_now(g) - 1, 0);
 		meet(&meetings);
 	}
 	ck_assert_uint_eq(low, 0);
@@ -234,7 +234,7 @@ START_TEST(raise_that_returned_is_seen_everywhere)
 		uint64_t now = generations_now(g);
 
 		ck_assert_uint_ge(now, raised);
-		ck_assert(raised == 0 || !generations_fresh(g, &s, 1, raised - 1));
+		ck_assert(raised == 0 || !generations_fresh(g, &s, 1, raised - 1, 0));
 	}
 	pthread_join(t, NULL);
 }

@@ -192,7 +192,7 @@ static bool survives(struct dependency *d, const char *value, const char *raised
 			tags_raise_endpoint(mine, raised);
 		else
 			tags_raise(mine, raised, strlen(raised));
-		bool fresh = generations_fresh(mine, slot, n, start);
+		bool fresh = generations_fresh(mine, slot, n, start, 0);
 		generations_free(&mine);
 		if (fresh)
 			return true;
