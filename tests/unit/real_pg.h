@@ -87,7 +87,7 @@ static unsigned pg_sessions(const char *aggregate)
 
 /* How many statements of this test are asleep in the server, or wait for a lock that the test
  * holds. */
-static unsigned pg_running(void)
+__attribute__((unused)) static unsigned pg_running(void)
 {
 	return pg_sessions("count(*) FILTER (WHERE wait_event IN ('PgSleep', 'advisory'))");
 }
