@@ -465,7 +465,8 @@ END_TEST
 
 static void signal_backend(unsigned pid, int sig)
 {
-	_cleanup_free_ char *sql = xasprintf("COPY (SELECT 1) TO PROGRAM 'kill -%d %u'", sig, pid);
+	_cleanup_free_ char *sql =
+	    xasprintf("COPY (SELECT 1 WHERE false) TO PROGRAM 'kill -%d %u'", sig, pid);
 	pg_ask(sql);
 }
 
@@ -541,6 +542,20 @@ START_TEST(limits_of_the_role_do_not_end_it)
 	ck_assert(!listener_await(listener, &s, clock_us() + 200000));
 	ck_assert_uint_eq(stats().state, LISTENER_LIVE);
 	ck_assert_uint_eq(stats().gaps, 0);
+	settle();
+}
+END_TEST
+
+/* What comes through it may lack something, however regular the heartbeats. */
+START_TEST(a_pooler_is_not_trusted)
+{
+	atomic_store(&relay->pooling, true);
+	start(relay->url);
+	WAIT_UNTIL(listener_is_down(listener) && stats().gaps > 0);
+	ck_assert_int_eq(stats().state, LISTENER_CONNECTING);
+	ck_assert(!is_fresh());
+	atomic_store(&relay->pooling, false);
+	await_live();
 	settle();
 }
 END_TEST
@@ -632,6 +647,7 @@ int main(void)
 	suite_add_tcase(s, c);
 	c = cases("sessions");
 	tcase_add_test(c, limits_of_the_role_do_not_end_it);
+	tcase_add_test(c, a_pooler_is_not_trusted);
 	tcase_add_test(c, it_may_begin_before_the_database_is_there);
 	tcase_add_test(c, it_stops_while_it_connects);
 	tcase_add_test(c, stopping_releases_who_waits);
