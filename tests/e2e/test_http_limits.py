@@ -9,6 +9,7 @@ import time
 import pytest
 
 from harness import Server, patience, wait_until
+from load import descriptors
 from problems import problem
 
 LOCK = 4711
@@ -58,13 +59,21 @@ GET = b"GET /api/quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 # ---- connections ---------------------------------------------------------------------------------
 
+def admitted(server):
+    """A connection that has been let in, or None. One that its client is done with counts until the server has closed it."""
+    connection = server.connect()
+    connection.send(GET)
+    if connection.response().status == 200:
+        return connection
+    connection.close()
+    return None
+
+
 @pytest.mark.threads
 def test_connections_beyond_the_limit_are_told_and_closed(cluster, db):
     with Server(cluster, db, endpoints=ENDPOINTS, config={"http": {"max_connections": 5}}) as server:
-        kept = [server.connect() for _ in range(5)]
-        for connection in kept:
-            connection.send(GET)
-            assert connection.response().status == 200
+        # That which asked for /readyz may still be counted.
+        kept = [wait_until(lambda: admitted(server), what="it is let in") for _ in range(5)]
         for _ in range(10):
             with server.connect() as surplus:
                 surplus.send(GET)
@@ -78,6 +87,22 @@ def test_connections_beyond_the_limit_are_told_and_closed(cluster, db):
         wait_until(lambda: server.get("/api/quick").status == 200, what="a place is free again")
         for connection in kept:
             connection.close()
+
+
+def test_who_is_refused_takes_no_place(cluster, db):
+    """Those who try again and again would else keep one another out."""
+    config = {"http": {"max_connections": 2, "threads": 1}, "database": {"pool_min": 1, "pool_max": 1}}
+    with Server(cluster, db, endpoints=ENDPOINTS, config=config) as server, contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(wait_until(lambda: admitted(server), what="it is let in")) for _ in range(2)]
+        had = descriptors(server)
+        surplus = [stack.enter_context(server.connect(30)) for _ in range(5)]
+        # The one thread that has taken them over looks at what is closed afterwards.
+        wait_until(lambda: descriptors(server) == had + 5, what="they are taken over")
+        kept.pop().close()
+        stack.enter_context(wait_until(lambda: admitted(server), what="a place is free again"))
+        for connection in surplus:
+            connection.send(GET)
+            assert connection.response().status == 503
 
 
 # ---- time ----------------------------------------------------------------------------------------
