@@ -167,7 +167,9 @@ CONFIGS = [
 @pytest.mark.threads
 def test_everything_at_once(cluster, db):
     config = {"cache": {"shards": 4}, "workers": {"threads": 4}, "http": {"threads": 2}}
-    with Server(cluster, db, ENDPOINTS, config) as server:
+    # A machine with much else to do may leave PostgreSQL too little to check the endpoints in ten seconds.
+    late = 'reload: (refused" reason="the database did not answer in time|nothing was changed")'
+    with Server(cluster, db, ENDPOINTS, config, allow_errors=late) as server:
         versions = Versions(cluster, db, server)
         readers = [Reader(server, versions, seed) for seed in range(6)]
         changes, writes = iter(range(1 << 30)), iter(range(1, 1 << 30))
