@@ -135,6 +135,24 @@ int conn_command(struct conn *c, const char *sql, uint64_t deadline_us,
 void conn_result_free(struct pg_result **r);
 #define _cleanup_result_ _cleanup_(conn_result_free)
 
+/* ---- notifications: the listener ----------------------------------------------------- */
+
+/* Takes what was sent on the channels that the session listens to, in the order of the commits. */
+struct notify_sink {
+	/* `own`: this very session sent it, and no pooler stands between it and us. */
+	void (*notified)(struct notify_sink *sink, const char *channel, const char *payload,
+	                 bool own);
+};
+
+/* Sends a text of Provost's own with `n` text parameters, and a Sync, without waiting. 0;
+ * -ECONNRESET. */
+int conn_send(struct conn *c, const char *sql, const char *const *values, unsigned n) _must_check_;
+/* Reads what has come, without waiting; notifications go to the sink. 0; -EIO: the server refused
+ * what was sent, see conn_error; -ECONNRESET: the connection has ended. */
+int conn_receive(struct conn *c, struct notify_sink *sink) _must_check_;
+/* How many texts that were sent have not been answered. */
+unsigned conn_outstanding(const struct conn *c);
+
 /* SQLSTATE of an error result, "" of a success. An error without one is "XX000". */
 const char *conn_sqlstate(const struct pg_result *r);
 
