@@ -3,6 +3,7 @@
  *
  * conn.c      connecting, one statement at a time, results, conditions
  * pipeline.c  what is prepared, sending and receiving
+ * notify.c    sending without waiting, and what comes unasked
  */
 #ifndef PROVOST_DB_CONN_IMPL_H
 #define PROVOST_DB_CONN_IMPL_H
@@ -62,7 +63,8 @@ struct conn {
 	 * so that the drain still knows what the results are of. */
 	struct expected *expected;
 	size_t next, expecteds, expected_cap;
-	bool answered; /* expected[next] has had a result, and its end is to come */
+	bool answered;  /* expected[next] has had a result, and its end is to come */
+	unsigned texts; /* of conn_send that are not answered: who uses that uses nothing else */
 
 	/* The pool's own, under its lock. */
 	enum conn_state state;
