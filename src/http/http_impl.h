@@ -162,6 +162,7 @@ struct http {
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
 	struct pool *pool;
+	struct listener *listener;
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
 	struct snapshot *index;   /* of struct http_index */
@@ -172,6 +173,7 @@ struct http {
 	unsigned threads, max_connections;
 	size_t max_url;   /* bytes that connections have memory for */
 	atomic_int phase; /* enum http_phase */
+	_Atomic uint64_t probed_ms;
 
 	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */
 	size_t sending_bytes;         /* of large bodies that are being sent, each once */
@@ -232,6 +234,8 @@ bool request_answer_stale(struct request *q, enum MHD_Result *ret);
 /* With the connection. */
 void request_free_memory(struct request *q);
 
+/* Whether it makes sense to ask the database, as far as is known. */
+bool http_database_is_up(struct http *h);
 /* The options as they are now; valid until this thread asks again. */
 const struct http_live *http_live(struct http *h);
 
