@@ -652,15 +652,15 @@ BEGIN
 END $$;
 
 -- The same for weekly prices: objects with weekNumber, year and price. A row is changed where its price is.
-CREATE FUNCTION replace_weekly_prices(course text, prices jsonb[]) RETURNS SETOF course_weekly_prices LANGUAGE plpgsql
+CREATE FUNCTION replace_weekly_prices(course text, prices jsonb) RETURNS SETOF course_weekly_prices LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     IF prices IS NOT NULL THEN
-        DELETE FROM course_weekly_prices w WHERE w."courseId" = course AND NOT EXISTS (
-            SELECT FROM unnest(prices) p WHERE p -> 'year' = to_jsonb(w.year) AND p -> 'weekNumber' = to_jsonb(w."weekNumber"));
+        DELETE FROM course_weekly_prices w WHERE w."courseId" = course AND (w."weekNumber", w.year) NOT IN (
+            SELECT p."weekNumber", p.year FROM jsonb_to_recordset(prices) AS p ("weekNumber" integer, year integer));
         INSERT INTO course_weekly_prices AS w ("courseId", "weekNumber", year, price)
-            SELECT course, (p -> 'weekNumber')::integer, (p -> 'year')::integer, (p -> 'price')::float8
-            FROM unnest(prices) p ORDER BY 3, 2
+            SELECT course, p.* FROM jsonb_to_recordset(prices) AS p ("weekNumber" integer, year integer, price float8)
+            ORDER BY p.year, p."weekNumber"
             ON CONFLICT ("courseId", year, "weekNumber") DO UPDATE SET price = excluded.price, "updatedAt" = excluded."updatedAt"
             WHERE w.price <> excluded.price;
     END IF;
@@ -668,7 +668,7 @@ BEGIN
 END $$;
 
 REVOKE EXECUTE ON FUNCTION insert_with_slug(anyelement, text, jsonb), replace_course_tags(text, text[]),
-    replace_weekly_prices(text, jsonb[]) FROM PUBLIC;
+    replace_weekly_prices(text, jsonb) FROM PUBLIC;
 
 -- Every maintained table, computed afresh. Keeps writers of the counted tables out while it runs.
 CREATE FUNCTION refill_totals() RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$

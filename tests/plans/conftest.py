@@ -19,12 +19,6 @@ TYPES = {'text': 'text', 'integer': 'int4', 'bigint': 'int8', 'number': 'float8'
 TOKEN = re.compile(r"""--[^\n]*|'(?:[^']|'')*'|"[^"]*"|::|:([A-Za-z_]\w*)""")
 
 
-def array(items):
-    """PostgreSQL's literal for an array of objects."""
-    quoted = (json.dumps(item).replace('\\', '\\\\').replace('"', '\\"') for item in items)
-    return '{' + ','.join(f'"{item}"' for item in quoted) + '}'
-
-
 class Endpoint:
     """One endpoint file: its parameters, and its SQL with $n for :name."""
 
@@ -34,7 +28,7 @@ class Endpoint:
         self.params = {}
         self.body = set()
         for line in source.splitlines():
-            found = re.match(r'-- @(path|query|body) (\w+) (\w+)(\[\])?(.*)', line)
+            found = re.match(r'-- @(path|query|body) (\w+) (\w+)(\[\](?! \{))?(.*)', line)
             if found:
                 default = re.search(r'\bdefault=(\S+)', found[5])
                 self.params[found[2]] = (TYPES[found[3]] + (found[4] or ''), default[1] if default else None)
@@ -65,7 +59,7 @@ class Endpoint:
         """Of `values` those that @body declares are the body's members, in the form that the server brings them to."""
         assert set(values) <= set(self.params) - {'body'}, f'{self.name} has no such parameter'
         values = dict(values, body=json.dumps({k: v for k, v in values.items() if k in self.body}))
-        values = {k: array(v) if isinstance(v, list) else json.dumps(v) if isinstance(v, dict) else v for k, v in values.items()}
+        values = {k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in values.items()}
         given = [values.get(p, self.params[p][1]) for p in self.used]
         return cursor.mogrify('(' + ', '.join(['%s'] * len(given)) + ')',
                               [None if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in given]).decode() if given else ''

@@ -32,7 +32,7 @@ WITH made AS MATERIALIZED (
     SELECT * FROM insert_with_slug(NULL::course, :title, :body - ARRAY['tags', 'weeklyPrices']
         || CASE WHEN :isSponsored THEN jsonb '{"isFeatured": false}' ELSE '{}' END)
 ), tags AS MATERIALIZED (
-    SELECT ct.* FROM made, replace_course_tags(made.id, ARRAY(SELECT tag ->> 'id' FROM unnest(:tags) tag)) ct
+    SELECT ct.* FROM made, replace_course_tags(made.id, ARRAY(SELECT tag ->> 'id' FROM jsonb_array_elements(:tags) tag)) ct
 ), prices AS MATERIALIZED (
     SELECT w.* FROM made, replace_weekly_prices(made.id, :weeklyPrices) w
 ), audit AS (

@@ -44,10 +44,10 @@ WITH changed AS (
     WHERE id = :id RETURNING *
 ), tags AS MATERIALIZED (
     SELECT ct.* FROM changed, replace_course_tags(
-        changed.id, CASE WHEN :body ? 'tags' THEN ARRAY(SELECT tag ->> 'id' FROM unnest(:tags) tag) END) ct
+        changed.id, CASE WHEN :body ? 'tags' THEN ARRAY(SELECT tag ->> 'id' FROM jsonb_array_elements(:tags) tag) END) ct
 ), prices AS MATERIALIZED (
     SELECT w.* FROM changed, replace_weekly_prices(
-        changed.id, CASE WHEN :body ? 'weeklyPrices' THEN coalesce(:weeklyPrices, '{}') END) w
+        changed.id, CASE WHEN :body ? 'weeklyPrices' THEN coalesce(:weeklyPrices, '[]') END) w
 ), audit AS (
     INSERT INTO audit_logs ("userId", action, resource, "resourceId", details, severity, category)
     SELECT :auth_sub, 'UPDATE', 'course', id, :body, 'INFO', 'ADMIN' FROM changed
