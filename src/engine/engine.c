@@ -37,7 +37,7 @@ static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 		pthread_mutex_lock(&e->lock);
 		struct job *j = TAILQ_FIRST(&e->lane[lane].jobs);
 		if (j && is_overdue(e, j, now_us)) {
-			(void)lanes_drop_locked(e, lane, &w);
+			j = lanes_drop_locked(e, lane, &w); /* of a batch, a member */
 			e->outcomes[OUTCOME_QUEUE_TIMEOUT] += lanes_count(&w);
 		} else {
 			j = NULL;
