@@ -16,7 +16,8 @@ Cluster   one private PostgreSQL for the whole session
     stop("fast"|"immediate"), start(**settings), restart(mode, **settings)     start(max_connections=9)
     sigstop(), sigcont()            freezes the postmaster and every process of it
     kill_backends(db), crash()      ends connections cleanly / SIGKILLs a backend (recovery follows)
-    backends(db)                    rows of pg_stat_activity: pid, state, query, application_name
+    backends(db)                    rows of pg_stat_activity: pid, state, query, application_name; without the
+                                    server's listener
 Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
            env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False)
@@ -152,7 +153,8 @@ class Cluster:
 
     def backends(self, db):
         rows = self.sql("postgres", "SELECT pid, state, query, application_name FROM pg_stat_activity"
-                                    " WHERE datname = %s AND pid <> pg_backend_pid()", db)
+                                    " WHERE datname = %s AND pid <> pg_backend_pid()"
+                                    " AND application_name NOT LIKE '%%listener'", db)
         return [dict(zip(("pid", "state", "query", "application_name"), row)) for row in rows]
 
     def kill_backends(self, db):
