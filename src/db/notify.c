@@ -14,7 +14,7 @@ int conn_send(struct conn *c, const char *sql, const char *const *values, unsign
 	if (!PQsendQueryParams(c->pg, sql, (int)n, NULL, values, NULL, NULL, 0) ||
 	    !PQpipelineSync(c->pg))
 		return lost(c);
-	c->syncs++;
+	c->texts++;
 	return PQflush(c->pg) < 0 ? lost(c) : 0;
 }
 
@@ -35,7 +35,7 @@ static int take_results(struct conn *c)
 	bool ended = false;
 	int r = 0;
 
-	while (c->syncs > 0 && !PQisBusy(c->pg)) {
+	while (c->texts > 0 && !PQisBusy(c->pg)) {
 		PGresult *result = PQgetResult(c->pg);
 		if (PQstatus(c->pg) == CONNECTION_BAD || (!result && ended)) {
 			PQclear(result);
@@ -44,7 +44,7 @@ static int take_results(struct conn *c)
 		ended = !result;
 		ExecStatusType status = PQresultStatus(result);
 		if (status == PGRES_PIPELINE_SYNC)
-			c->syncs--;
+			c->texts--;
 		/* PQresultStatus of a NULL is this, too. */
 		if (result && status == PGRES_FATAL_ERROR)
 			r = -EIO;
@@ -67,5 +67,5 @@ int conn_receive(struct conn *c, struct notify_sink *sink)
 
 unsigned conn_outstanding(const struct conn *c)
 {
-	return c->syncs;
+	return c->texts;
 }

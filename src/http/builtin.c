@@ -93,10 +93,10 @@ static const struct builtin *find(const struct request *q)
 	return NULL;
 }
 
-size_t builtin_body_max(const struct request *q)
+size_t builtin_body_max(struct request *q)
 {
 	const struct builtin *b = strcmp(q->line.method, "POST") ? NULL : find(q);
-	return b && b->post ? BODY_MAX : 0;
+	return b && b->post && caller_may(q, &ADMINISTRATORS) ? BODY_MAX : 0;
 }
 
 bool builtin_answer(struct request *q, enum MHD_Result *ret)

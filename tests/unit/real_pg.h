@@ -322,7 +322,7 @@ static void relay_stop(struct relay **rp)
 }
 
 /* From now on what connects is accepted and gets no answer, until that is taken back. */
-static void relay_hold(struct relay *r, bool on)
+__attribute__((unused)) static void relay_hold(struct relay *r, bool on)
 {
 	atomic_store(&r->holding, on);
 	relay_wake(r);
