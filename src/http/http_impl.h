@@ -177,6 +177,7 @@ struct http {
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
 	struct pool *pool;
+	struct listener *listener;
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
 	struct snapshot *index;   /* of struct http_index */
@@ -187,6 +188,7 @@ struct http {
 	unsigned threads, max_connections;
 	size_t max_url;   /* bytes that connections have memory for */
 	atomic_int phase; /* enum http_phase */
+	_Atomic uint64_t probed_ms;
 
 	_Atomic size_t bodies; /* bytes of requests' bodies that are kept */
 
@@ -256,6 +258,8 @@ void request_keep_catalog(struct request *q, struct catalog *catalog);
 /* With the connection. */
 void request_free_memory(struct request *q);
 
+/* Whether it makes sense to ask the database, as far as is known. */
+bool http_database_is_up(struct http *h);
 /* The options as they are now; valid until this thread asks again. */
 const struct http_live *http_live(struct http *h);
 

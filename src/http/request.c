@@ -2,13 +2,15 @@
 #include <string.h>
 
 #include "http_impl.h"
+#include "provost/listener.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 
 enum {
 	KEY_KEPT_MAX = 4 << 10, /* bytes of a connection's buffer for keys, between requests */
-	BODY_GRACE = 1 << 20
-}; /* bytes past max_body that are read and dropped to be able to say 413 */
+	BODY_GRACE = 1 << 20,   /* bytes past max_body that are read and dropped to say 413 */
+	PROBE_MS = 250,         /* between looks whether a database that seems to be down is */
+};
 
 const struct http_live *http_live(struct http *h)
 {
@@ -246,6 +248,26 @@ bool request_answer_stale(struct request *q, enum MHD_Result *ret)
 	return true;
 }
 
+/* A listener that hears nothing may be alone with it. It tells of a database that hangs long before
+ * a statement's time is over; an answer that came since says that it does not. */
+bool http_database_is_up(struct http *h)
+{
+	uint64_t down_us = listener_down_us(h->listener);
+	return pool_is_up(h->pool) && (!down_us || pool_answered_us(h->pool) > down_us);
+}
+
+/* Only asking tells when it is not: one in PROBE_MS goes and asks, in the background. Where no
+ * connection can be had the pool tries by itself. */
+static bool may_probe(struct http *h)
+{
+	uint64_t now = clock_ms();
+	/* Relaxed: it bounds how often, and guards nothing. */
+	uint64_t last = atomic_load_explicit(&h->probed_ms, memory_order_relaxed);
+	return now - last >= PROBE_MS && pool_is_up(h->pool) &&
+	       atomic_compare_exchange_strong_explicit(&h->probed_ms, &last, now,
+	                                               memory_order_relaxed, memory_order_relaxed);
+}
+
 enum MHD_Result request_read(struct request *q, const struct ask *a)
 {
 	static const enum served served[] = {
@@ -264,9 +286,12 @@ enum MHD_Result request_read(struct request *q, const struct ask *a)
 		engine_refresh(h->engine, a);
 	if (found.state != CACHE_MISS)
 		return answer_found(q, served[found.state], &found);
-	/* Known to be down: no need to ask. */
-	if (found.stale && !pool_is_up(h->pool) && request_answer_stale(q, &r))
+	/* Known to be down: nobody is to wait for it. */
+	if (found.stale && !http_database_is_up(h) && request_answer_stale(q, &r)) {
+		if (may_probe(h))
+			engine_refresh(h->engine, a);
 		return r;
+	}
 	q->served = found.expired ? SERVED_EXPIRED : SERVED_MISS;
 	return submit(q, a);
 }
