@@ -74,6 +74,8 @@ static void open_failure(struct buf *b, const char *id, const struct answer *a, 
 {
 	if (a->outcome == OUTCOME_UNKNOWN)
 		open_typed(b, id, status, "urn:provost:outcome-unknown", "Outcome Unknown", detail);
+	else if (a->outcome == OUTCOME_ANSWER_LOST)
+		open_typed(b, id, status, "urn:provost:answer-lost", "Answer Lost", detail);
 	else
 		open_plain(b, id, status, detail);
 }

@@ -17,8 +17,10 @@ static void add_timing(struct request *q, struct MHD_Response *r)
 {
 	const struct answer *a = &q->waiter.job->answer;
 	char text[96];
-	snprintf(text, sizeof text, "queue;dur=%.3f, db;dur=%.3f", a->queue_us / 1000.0,
-	         a->db_us / 1000.0);
+	int n = snprintf(text, sizeof text, "queue;dur=%.3f, db;dur=%.3f", a->queue_us / 1000.0,
+	                 a->db_us / 1000.0);
+	if (q->served == SERVED_WRITE)
+		snprintf(text + n, sizeof text - (size_t)n, ", sync;dur=%.3f", a->sync_us / 1000.0);
 	add(r, "Server-Timing", text);
 }
 
