@@ -247,6 +247,7 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->auth = parts->auth;
 	h->identities = parts->identities;
 	h->pool = parts->pool;
+	h->listener = parts->listener;
 	h->catalog = parts->catalog;
 	h->listen_fd = -1;
 	h->listen = xstrdup(o->listen);
