@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "listener_impl.h"
+#include "provost/delay.h"
 #include "provost/log.h"
 
 /*
@@ -218,6 +219,7 @@ static void take(struct notify_sink *sink, const char *channel, const char *payl
 	CHECK_MAGIC(l, LISTENER_MAGIC);
 	if (strcmp(channel, CHANGE_CHANNEL) != 0)
 		return;
+	DELAY(DELAY_LISTEN);
 	if (change_parse(payload, &c) < 0) {
 		take_unreadable(l);
 		return;
@@ -227,6 +229,7 @@ static void take(struct notify_sink *sink, const char *channel, const char *payl
 		take_table(l, &c);
 		break;
 	case CHANGE_SYNC:
+		DELAY(DELAY_TOKEN);
 		syncs_arrived(&l->syncs, c.token);
 		break;
 	case CHANGE_BEAT:
