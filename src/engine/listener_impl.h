@@ -35,6 +35,7 @@ struct stream {
 	uint64_t interval_us; /* as it was when this was sent */
 	bool out;             /* not back yet */
 	bool pooled;          /* it came from another session than it was sent on */
+	uint64_t trusted_us;  /* the end of trust, as it was lent last */
 
 	bool gap;         /* the stream was lost, and nobody was told so far */
 	uint64_t live_us; /* when it was live last, or the thread began */

@@ -142,6 +142,19 @@ static void go_live(struct listener *l)
 	syncs_set(&l->syncs, t->connections, false);
 }
 
+/* Where trust has ended meanwhile, reads were answered by the database, with changes that are yet
+ * to be told: what was stored before must not come back for the time until they are. Requests read
+ * their clocks themselves, and this thread may be held up, hence well before the end. */
+static void lend_trust(struct listener *l, uint64_t now, uint64_t end_us)
+{
+	struct stream *t = &l->stream;
+
+	if (now + t->interval_us / 2 >= t->trusted_us)
+		generations_raise_epoch(l->generations);
+	t->trusted_us = end_us;
+	generations_trust(l->generations, end_us / 1000);
+}
+
 /* Late or not: all that was committed before it was sent has been told. */
 static void beat_back(struct listener *l)
 {
@@ -153,7 +166,7 @@ static void beat_back(struct listener *l)
 	/* Too late to say anything of now. The next is due. */
 	if (now >= end_us)
 		return;
-	generations_trust(l->generations, end_us / 1000);
+	lend_trust(l, now, end_us);
 	go_live(l);
 }
 
