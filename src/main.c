@@ -342,6 +342,8 @@ static int run_command(struct command_line *l, char **word, int words)
 			        COMMANDS[i].name);
 			return 2;
 		}
+		if (set_delays() != 0)
+			return 1;
 		l->argument = words > n ? word[n] : NULL;
 		for (int k = n; k < words; k++)
 			strlist_add(&l->words, word[k], strlen(word[k]));
@@ -349,9 +351,6 @@ static int run_command(struct command_line *l, char **word, int words)
 		int status = COMMANDS[i].run(l);
 		strlist_done(&l->words);
 		return status;
-		if (set_delays() != 0)
-			return 1;
-		return COMMANDS[i].run(l);
 	}
 	fprintf(stderr,
 	        "provost: there is no command \"%s%s%s\"; provost --help says what there is\n",
