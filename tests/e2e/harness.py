@@ -19,9 +19,11 @@ Cluster   one private PostgreSQL for the whole session
     backends(db)                    rows of pg_stat_activity: pid, state, query, application_name
 Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
-           env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False)
+           env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False, triggers=True)
     endpoints=None copies config/endpoints. owner=True connects as the superuser. token=True: callers must
-    prove who they are ([auth] mode = token, the default of the server); else mode = none.
+    prove who they are ([auth] mode = token, the default of the server); else mode = none. triggers=True: before
+    start and reload the schema `provost` and the triggers of the endpoints' tables are installed, where that can
+    be done: without them nothing is cached. install_triggers() does it at any other time.
     get(path, headers) head(path) request(method, path, headers, body)    a Response each, own connection
     raw(bytes, count=1, head=False)     sends bytes as they are -> [Response]; connect() -> Connection
     url, port, pid, log(), wait_log(regex), reload(), write_config({...}), write_endpoint(path, text),
@@ -353,7 +355,7 @@ class Server:
     started = []     # all of this test, for the report of a failure
 
     def __init__(self, cluster, db, endpoints=None, config=None, env=None, args=(), wait="/readyz",
-                 allow_errors=False, owner=False, token=False):
+                 allow_errors=False, owner=False, token=False, triggers=True):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.wait, self.allow_errors, self.args, self.env = wait, allow_errors, list(args), env or {}
@@ -362,6 +364,7 @@ class Server:
         self.log_file = self.folder / "log"
         self.process = None
         self.sections = {"http": {"listen": f"127.0.0.1:{self.port}"}, "auth": {"mode": "token" if token else "none"}}
+        self.owner_dsn = cluster.dsn(db) if cluster and triggers else None
         if cluster:
             self.sections["database"] = {"url": cluster.dsn(db) if owner else cluster.app_dsn(db)}
         self.write_config(config or {})
@@ -404,8 +407,30 @@ class Server:
         self.start()
         return self
 
+    def _command(self, *words):
+        env = {**self.environment(), "PROVOST_DATABASE_URL": self.owner_dsn}
+        return subprocess.run([BINARY, *words, "--config", self.ini], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              stdin=subprocess.DEVNULL, env=env, cwd=self.folder, text=True, timeout=patience(60))
+
+    def install_triggers(self):
+        """What it said; a failure is one."""
+        done = self._command("triggers", "install")
+        if "provost schema install" in done.stdout:
+            schema = self._command("schema", "install")
+            assert schema.returncode == 0, schema.stdout
+            done = self._command("triggers", "install")
+        assert done.returncode == 0, f"triggers install: {done.stdout}"
+        return done.stdout
+
+    def _try_install(self):
+        # What is wrong with configuration, endpoints or database is the server's to say.
+        if self.owner_dsn:
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                self.install_triggers()
+
     def start(self):
         Server.started.append(self)
+        self._try_install()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen([BINARY, "serve", "--config", self.ini, *self.args], stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL, env=self.environment(), cwd=self.folder)
@@ -451,6 +476,7 @@ class Server:
         self.process.send_signal(number)
 
     def reload(self):
+        self._try_install()
         self.signal(signal.SIGHUP)
 
     def wait_exit(self, seconds=15):
