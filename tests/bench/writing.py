@@ -34,13 +34,6 @@ def cluster(durable=False):
         made.remove()
 
 
-def install(made, database, server):
-    """Provost's schema and triggers, by its own commands."""
-    for command in ("schema", "triggers"):
-        bench.run(harness.BINARY, command, "install", "--config", server.ini, "--database", made.dsn(database),
-                  env=server.environment())
-
-
 class Client:
     """One kept connection to a server."""
 

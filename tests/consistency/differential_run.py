@@ -133,16 +133,6 @@ def compare(cached, plain, paths):
     return different
 
 
-def install(cluster, database, server):
-    """What the server needs in the database; the demo has its tables already."""
-    import subprocess
-    for command in ("schema", "triggers"):
-        done = subprocess.run([harness.BINARY, command, "install", "--config", server.ini, "--database",
-                               cluster.dsn(database)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=60, env=server.environment())
-        assert done.returncode == 0, done.stdout
-
-
 def report(different, what):
     print(f"DIFFERENT after {what}:")
     for path, a, b in different[:5]:
@@ -155,8 +145,7 @@ def run(cluster, writes, scale=0.01, seed=0, progress=1000):
     cluster.load_demo(database, scale)
     ask = lambda text: cluster.sql(database, text)     # noqa: E731
     cached = harness.Server(cluster, database, endpoints=cached_endpoints())
-    plain = harness.Server(cluster, database, endpoints=uncached_endpoints())
-    install(cluster, database, cached)
+    plain = harness.Server(cluster, database, endpoints=uncached_endpoints(), triggers=False)
     found = {"writes": 0, "different": 0, "comparisons": 0, "seconds": 0.0}
     with cached, plain, cluster.connect(database) as connection:
         paths = requests_of(cached, ask)

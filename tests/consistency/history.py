@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -45,14 +46,6 @@ class Rig:
         schema = (HERE / "schema.sql").read_text().replace(":rows", str(self.rows))
         self.cluster.sql(self.database, schema)
 
-    def _install(self):
-        for command in ("schema", "triggers"):
-            done = subprocess.run([harness.BINARY, command, "install", "--config", self.server.ini,
-                                   "--database", self.dsn()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, timeout=60, env=self.server.environment())
-            if done.returncode != 0:
-                raise RuntimeError(f"provost {command} install: {done.stdout}")
-
     def dsn(self):
         return self.cluster.dsn(self.database)
 
@@ -60,8 +53,7 @@ class Rig:
         return self.cluster.sql(self.database, text, *args)
 
     def __enter__(self):
-        self._install()
-        self.server.start()
+        self.server.start()     # which installs the triggers
         return self
 
     def __exit__(self, *failure):
@@ -156,7 +148,7 @@ class Faults:
 
     def _settings(self, changes):
         self.rig.server.write_config(changes)
-        self.rig.server.reload()
+        self.rig.server.signal(signal.SIGHUP)
 
     def evicting(self):
         """cache made tiny, then large again"""
