@@ -13,6 +13,7 @@
 
 #include "callers.h"
 #include "changes.h"
+#include "covering.h"
 #include "load.h"
 #include "pidfile.h"
 #include "provost/auth.h"
@@ -28,7 +29,7 @@ extern char **environ;
 
 enum {
 	DESCRIPTORS_OWN =
-	    64, /* logs, files that are read, epoll sets, a connection for identities */
+	    64, /* logs, files that are read, epoll sets, connections for identities and coverage */
 	DESCRIPTORS_POOLED = 2, /* per connection of the pool: one may be cancelled by another */
 	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
@@ -51,6 +52,7 @@ struct server {
 	struct changes changes;
 	struct engine *engine;
 	struct callers callers;
+	struct covering covering;
 	struct http *http;
 	unsigned max_connections; /* in force; may be fewer than configured */
 	sigset_t signals;
@@ -71,6 +73,17 @@ static int describe(struct server *s, const struct config *c, struct catalog *ca
 {
 	return engine_describe(catalog, c->pool.url, c->pool.prepare, s->stop_fd,
 	                       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
+}
+
+/* Before the endpoints are served. */
+static int cover(struct server *s, const struct config *c, struct catalog *catalog,
+                 struct errors *errs)
+{
+	int r = covering_look(&s->covering, catalog, c);
+	if (r == -ENOTCONN)
+		errors_add(errs, NULL, 0,
+		           "the database went away while its triggers were being checked");
+	return r;
 }
 
 /* ---- descriptors --------------------------------------------------------------------- */
@@ -311,6 +324,9 @@ static void reload(struct server *s)
 		r = describe(s, config, catalog, errs);
 	if (r == 0)
 		r = open_access_log(config, errs);
+	/* Last: what it has seen of the new endpoints the next look builds on. */
+	if (r == 0)
+		r = cover(s, config, catalog, errs);
 	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
@@ -386,11 +402,13 @@ static int bring_up(struct server *s, struct catalog *catalog)
 	for (bool told = false, described = false;;) {
 		_cleanup_errors_ struct errors *errs = errors_new();
 		int r = described ? 0 : describe(s, s->config, catalog, errs);
-		described = r == 0;
+		described |= r == 0;
+		if (described)
+			r = cover(s, s->config, catalog, errs);
 		/* Nobody is served before it is known who was revoked. Without the schema nobody
 		 * was. */
-		int known = described ? callers_look(&s->callers) : 0;
-		if (described && (known >= 0 || known == -ENOENT)) {
+		int known = r == 0 ? callers_look(&s->callers) : 0;
+		if (r == 0 && (known >= 0 || known == -ENOENT)) {
 			publish(s, catalog);
 			await_pool(s);
 			changes_await(&s->changes, STREAM_MS);
@@ -462,6 +480,7 @@ static void server_free(struct server *s)
 {
 	http_free(&s->http);
 	callers_done(&s->callers);
+	covering_done(&s->covering);
 	engine_free(&s->engine);
 	changes_done(&s->changes);
 	pool_free(&s->pool);
@@ -476,9 +495,11 @@ static void server_free(struct server *s)
 static void look(struct server *s)
 {
 	unsigned news = changes_take(&s->changes);
-	/* NEWS_TRIGGERS: the tables' triggers may be others than at the last look. */
 	if (news & NEWS_IDENTITIES || callers_due_in_ms(&s->callers) == 0)
 		(void)callers_look(&s->callers);
+	if (news & NEWS_TRIGGERS || covering_due_in_ms(&s->covering) == 0)
+		(void)covering_look(&s->covering, (struct catalog *)snapshot_use(s->catalog),
+		                    s->config);
 }
 
 static int run(struct server *s, struct catalog *catalog)
@@ -499,7 +520,8 @@ static int run(struct server *s, struct catalog *catalog)
 	if (r == 0 && s->put_off)
 		reload(s);
 	while (r == 0) {
-		int sig = event_within(s, callers_due_in_ms(&s->callers));
+		int sig = event_within(
+		    s, MIN(callers_due_in_ms(&s->callers), covering_due_in_ms(&s->covering)));
 		if (is_stop(sig))
 			break;
 		if (sig == SIGHUP)
@@ -577,6 +599,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	changes_warn(config);
 	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, s.changes.listener);
 	callers_init(&s.callers, auth, config, s.stop_fd);
+	covering_init(&s.covering, s.generations, s.stop_fd);
 	int status = 1;
 	int fits = fit_connections(&s, config);
 	struct http_options http = http_options(config);

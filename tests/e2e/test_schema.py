@@ -8,7 +8,7 @@ import subprocess
 import psycopg2
 import pytest
 
-from harness import BINARY, Server, patience, wait_until
+from harness import BINARY, Server, patience, statements, wait_until
 
 GOOD = {"good.sql": "-- @route GET /api/good\nSELECT json_build_object('a', 1)"}
 KEY = re.compile(r"pv_([a-z2-7]{12})_[0-9A-Za-z]{43}\n")
@@ -47,10 +47,10 @@ def installed(url):
 # ---- the schema ----------------------------------------------------------------------------------
 
 def test_install_twice(cluster, empty_database, url):
-    assert done("schema", "install", url=url) == "the schema `provost` is installed, version 1\n"
+    assert done("schema", "install", url=url) == "the schema `provost` is installed, version 2\n"
     cluster.sql(empty_database, "INSERT INTO provost.api_key (id, digest, subject, roles)"
                                 " VALUES ('aaaaaaaaaaaa', sha256('x'), 'me', '{admin}')")
-    assert done("schema", "install", url=url) == "the schema `provost` is up to date, version 1\n"
+    assert done("schema", "install", url=url) == "the schema `provost` is up to date, version 2\n"
     assert cluster.sql(empty_database, "SELECT count(*) FROM provost.api_key") == [(1,)]
 
 
@@ -59,14 +59,14 @@ def test_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(cluster, em
                                 " VALUES ('aaaaaaaaaaaa', sha256('x'), 'me', '{admin}')")
     cluster.sql(empty_database, "DROP TABLE provost.revocation; DROP FUNCTION provost.fail;"
                                 " COMMENT ON SCHEMA provost IS 'Provost, version 0'")
-    assert done("schema", "install", url=installed) == "the schema `provost` is upgraded from version 0 to 1\n"
+    assert done("schema", "install", url=installed) == "the schema `provost` is upgraded from version 0 to 2\n"
     assert cluster.sql(empty_database, "SELECT id, to_regclass('provost.revocation')::text,"
                                        " to_regproc('provost.fail')::text FROM provost.api_key") \
         == [("aaaaaaaaaaaa", "provost.revocation", "provost.fail")]
 
 
 @pytest.mark.parametrize("change, pattern", [
-    ("COMMENT ON SCHEMA provost IS 'Provost, version 99'", "of version 99, and this Provost knows none beyond 1"),
+    ("COMMENT ON SCHEMA provost IS 'Provost, version 99'", "of version 99, and this Provost knows none beyond 2"),
     ("COMMENT ON SCHEMA provost IS NULL", "that Provost did not make"),
     ("COMMENT ON SCHEMA provost IS 'Provost, version 1x'", "that Provost did not make"),
 ])
@@ -374,7 +374,7 @@ def test_what_is_missing_is_said(cluster, empty_database, url, case, pattern):
     if case == "no rights":
         done("schema", "install", url=url)
     wait = "/livez" if case == "no rights" else "/readyz"    # who was revoked must be known
-    with Server(cluster, empty_database, endpoints=GOOD, token=True, wait=wait) as server:
+    with Server(cluster, empty_database, endpoints=GOOD, token=True, wait=wait, triggers=False) as server:
         server.wait_log(f"level=warn [^\n]*{pattern}")
         check = provost("check", "--config", server.ini)
         assert check.returncode == (1 if case == "no rights" else 0) and re.search(pattern, check.stderr), check
@@ -383,10 +383,12 @@ def test_what_is_missing_is_said(cluster, empty_database, url, case, pattern):
         wait_until(lambda: loaded(server) == (0, 0), 10, "it is found by itself")
 
 
-def test_mode_none_opens_no_connection_for_keys(cluster, empty_database, url):
+def test_mode_none_reads_no_keys(cluster, empty_database, url, granted):
     with Server(cluster, empty_database, endpoints=GOOD, config={"database": {"pool_min": 0}}) as server:
         assert "API keys" not in server.log()
-        wait_until(lambda: not [b for b in cluster.backends(empty_database) if b["application_name"] == "provost"])
+        assert not [query for query in statements(url, own=True) if "FROM provost.api_key k" in query]
+        with Server(cluster, empty_database, endpoints=GOOD, token=True):
+            assert [query for query in statements(url, own=True) if "FROM provost.api_key k" in query]
 
 
 def test_revocations_whose_time_has_passed_are_dropped(cluster, empty_database, granted):
