@@ -2,6 +2,7 @@
 
 #include "answer.h"
 #include "engine_impl.h"
+#include "provost/delay.h"
 #include "provost/key.h"
 #include "provost/tags.h"
 #include "run.h"
@@ -51,6 +52,9 @@ static void store(struct engine *e, struct job *j)
 	    .start = atomic_load_explicit(&j->start, memory_order_relaxed), /* our own store */
 	    .started_ms = atomic_load_explicit(&j->started_ms, memory_order_relaxed),
 	};
+	DELAY(DELAY_STORE);
+	if (BROKEN(RULE_STORE))
+		parts.start = generations_now(e->generations);
 	memcpy(parts.etag, a->etag, sizeof parts.etag);
 	/* So that what is too large is not copied first. */
 	if (!cache_would_store(e->cache, parts.key.len + parts.body_len))

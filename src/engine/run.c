@@ -7,6 +7,7 @@
 
 #include "answer.h"
 #include "provost/conn.h"
+#include "provost/delay.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 
@@ -113,11 +114,14 @@ static int attempt(struct run *x)
 		return r;
 	if (!x->deadline_us)
 		x->deadline_us = now + x->timeout_us;
+	DELAY(DELAY_FILL_START);
 	job_note_start(x->engine, j);
+	DELAY(DELAY_FILL_SEND);
 	x->counts.statements++;
 	conn_watch(c, x->abandon);
 	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,
 	             &x->result);
+	DELAY(DELAY_FILL_RESULT);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
 	if (r < 0)
 		j->answer.outcome = run_outcome(r, x->abandon);

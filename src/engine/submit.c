@@ -3,6 +3,7 @@
 
 #include "encode.h"
 #include "engine_impl.h"
+#include "provost/delay.h"
 
 /* ---- joining ------------------------------------------------------------------------- */
 
@@ -20,7 +21,7 @@ static enum joinable is_joinable(const struct engine *e, const struct job *j)
 		return NOT_JOINABLE;
 	/* Acquire: the slots are there once it is not JOB_NOT_SENT. */
 	uint64_t start = atomic_load_explicit(&j->start, memory_order_acquire);
-	if (start == JOB_NOT_SENT ||
+	if (start == JOB_NOT_SENT || BROKEN(RULE_JOIN) ||
 	    generations_fresh(e->generations, j->slot, j->slots, start, clock_ms()))
 		return JOINABLE;
 	uint64_t started_ms = atomic_load_explicit(&j->started_ms, memory_order_relaxed);
@@ -59,6 +60,7 @@ static bool join_locked(struct engine *e, const struct ask *a, struct waiter *w,
 	struct job *j = shared_locked(e, a, ret_running, &w->stale);
 	if (!j)
 		return false;
+	DELAY(DELAY_JOINED);
 	promote_locked(e, j);
 	w->collapsed = true;
 	TAILQ_INSERT_TAIL(&j->waiters, w, link);
@@ -100,6 +102,7 @@ static int admit_locked(struct engine *e, const struct ask *a, struct job *j, st
 static bool join(struct engine *e, const struct ask *a, struct waiter *w)
 {
 	struct job *running;
+	DELAY(DELAY_JOIN);
 	pthread_mutex_lock(&e->lock);
 	bool joined = !e->stopping && join_locked(e, a, w, &running);
 	pthread_mutex_unlock(&e->lock);
@@ -139,6 +142,7 @@ static void join_some(struct engine *e, const struct ask *a, struct waiter *cons
                       size_t n)
 {
 	struct job *running;
+	DELAY(DELAY_JOIN);
 	pthread_mutex_lock(&e->lock);
 	for (size_t i = 0; i < n; i++) {
 		reset_waiter(w[i]);
