@@ -444,5 +444,6 @@ enum MHD_Result batch_respond(struct request *q)
 		return respond_problem(q, 503, "The server is out of memory. Try again.");
 	size_t len = b->text.len + b->bytes;
 	q->batch = NULL;
-	return respond_batch(q, response_of(b, &busy), len, busy);
+	struct MHD_Response *r = response_of(b, &busy);
+	return respond_batch(q, r, len, busy);
 }

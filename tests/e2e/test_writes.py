@@ -19,6 +19,10 @@ CREATE TABLE price (item integer REFERENCES item, week integer, price numeric, n
 CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, who text, what text, item integer);
 CREATE TABLE counter (id integer PRIMARY KEY, n integer NOT NULL);
 INSERT INTO counter VALUES (1, 0);
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_notify('provost', json_build_object('table', TG_TABLE_NAME, 'op', TG_OP)::text); RETURN NULL; END $$;
+CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON item EXECUTE FUNCTION tell();
+CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON counter EXECUTE FUNCTION tell();
 GRANT ALL ON ALL TABLES IN SCHEMA public TO provost_app;
 """
 
@@ -427,7 +431,8 @@ def test_max_body(server):
     body = b'{"reason":"' + b"x" * (MAX_BODY - around) + b'"}'
     assert len(body) == MAX_BODY
     assert server.request("POST", "/api/required", {"Content-Type": "application/json"}, body).json()["length"] == MAX_BODY - around
-    problem(server.request("POST", "/api/required", {"Content-Type": "application/json"}, body + b" "), 413)
+    announced = b"POST /api/required HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1)
+    problem(server.raw(announced)[0], 413)
     chunks = b"".join(b"10000\r\n" + b" " * 65536 + b"\r\n" for _ in range(17))
     head = b"POST /api/required HTTP/1.1\r\n" + HOST + JSON + b"Transfer-Encoding: chunked\r\n\r\n"
     problem(server.raw(head + chunks + b"0\r\n\r\n")[0], 413)
