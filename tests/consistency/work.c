@@ -216,7 +216,9 @@ static bool conclude(struct worker *x, const char *path, const struct answer *a,
 		atomic_fetch_add(&c->writes, 1);
 		return true;
 	}
-	if (a->status == 503 && strstr(a->body, "unknown")) {
+	/* Committed, or perhaps; but the versions are not told. */
+	if (strstr(a->body, "may or may not have been done") ||
+	    strstr(a->body, "The change has been made")) {
 		atomic_fetch_add(&c->unknown, 1);
 		return false;
 	}
