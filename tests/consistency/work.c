@@ -62,7 +62,7 @@ void worker_pause(struct worker *x, unsigned about_us)
 
 int worker_row(struct worker *x)
 {
-	uint64_t below = worker_random(x, 2) ? HOT : (uint64_t)x->w->m.rows - PROBES;
+	uint64_t below = worker_random(x, 2) ? x->w->hot : (uint64_t)x->w->m.rows - PROBES;
 	return (int)worker_random(x, below);
 }
 
@@ -336,13 +336,16 @@ void *work_blink(void *worker)
 
 /* ---- invalidating by hand ------------------------------------------------------------ */
 
+/* A tag that every write raises as well, and that many answers carry. */
 void *work_invalidate(void *worker)
 {
 	struct worker *x = worker;
 	struct answer a;
 	bool sent;
 	while (!atomic_load(&x->w->stop)) {
-		if (client_ask(&x->client, "DELETE", "/api/admin/cache?all", NULL, &a, &sent) == 0)
+		if (client_ask(&x->client, "DELETE", "/api/admin/cache?tag=item", NULL, &a,
+		               &sent) == 0 &&
+		    a.status == 200)
 			atomic_fetch_add(&x->w->n.invalidated, 1);
 		worker_pause(x, x->w->invalidate_pause_us);
 	}
