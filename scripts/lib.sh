@@ -122,6 +122,7 @@ need_to_test() {
     compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a' >/dev/null ||
         MISSING+=(libclang-rt-14-dev)
     need_python pytest python3-pytest
+    need_python xdist python3-pytest-xdist
     need_python psycopg2 python3-psycopg2
     need_python cryptography python3-cryptography
     need_command node nodejs

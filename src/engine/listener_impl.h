@@ -35,7 +35,6 @@ struct stream {
 	uint64_t interval_us; /* as it was when this was sent */
 	bool out;             /* not back yet */
 	bool pooled;          /* it came from another session than it was sent on */
-	uint64_t trusted_us;  /* the end of trust, as it was lent last */
 
 	bool gap;         /* the stream was lost, and nobody was told so far */
 	uint64_t live_us; /* when it was live last, or the thread began */
@@ -59,6 +58,7 @@ struct listener {
 	struct syncs syncs;
 	/* Relaxed: a guess about the database, which guards nothing. */
 	_Atomic uint64_t down_us;
+	_Atomic uint64_t lease_us; /* when trust ends; 0: there is none */
 	struct stream stream;
 
 	pthread_mutex_t lock;

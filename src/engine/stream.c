@@ -34,11 +34,14 @@ enum {
 
 /* A role, or a database, may have set limits for sessions that idle or wait, which this one does
  * all its life; and no heartbeat is worth waiting for a disk. */
+/* Its name tells it from the pool's. */
 static const char setup_sql[] =
     "/* provost */ SELECT pg_catalog.set_config(name,"
-    " CASE name WHEN 'synchronous_commit' THEN 'off' ELSE '0' END, false)"
+    " CASE name WHEN 'application_name' THEN setting || ' listener'"
+    " WHEN 'synchronous_commit' THEN 'off' ELSE '0' END, false)"
     " FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', 'lock_timeout',"
-    " 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit')";
+    " 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit',"
+    " 'application_name')";
 static const char listen_sql[] = "/* provost */ LISTEN " CHANGE_CHANNEL;
 static const char beat_sql[] =
     "/* provost */ SELECT pg_catalog.pg_notify('" CHANGE_CHANNEL "', $1)";
@@ -56,6 +59,13 @@ static void tell(void (*what)(void *arg), void *arg)
 {
 	if (what)
 		what(arg);
+}
+
+/* Nothing is fresh from `until_ms` on. */
+static void lend(struct listener *l, uint64_t until_ms)
+{
+	generations_trust(l->generations, until_ms);
+	atomic_store_explicit(&l->lease_us, until_ms * 1000, memory_order_relaxed);
 }
 
 /* ---- losing it ----------------------------------------------------------------------- */
@@ -91,7 +101,7 @@ static void lose(struct listener *l, const char *why, uint64_t now)
 	struct stream *t = &l->stream;
 	bool followed = t->phase == PHASE_FOLLOWING;
 
-	generations_trust(l->generations, 0);
+	lend(l, 0);
 	syncs_set(&l->syncs, 0, false);
 	complain(l, t->stats.state != LISTENER_CONNECTING, why, now);
 	t->stats.state = LISTENER_CONNECTING;
@@ -145,14 +155,14 @@ static void go_live(struct listener *l)
 /* Where trust has ended meanwhile, reads were answered by the database, with changes that are yet
  * to be told: what was stored before must not come back for the time until they are. Requests read
  * their clocks themselves, and this thread may be held up, hence well before the end. */
-static void lend_trust(struct listener *l, uint64_t now, uint64_t end_us)
+static void renew_trust(struct listener *l, uint64_t now, uint64_t end_us)
 {
-	struct stream *t = &l->stream;
+	/* Relaxed: only this thread writes it. */
+	uint64_t lent_us = atomic_load_explicit(&l->lease_us, memory_order_relaxed);
 
-	if (now + t->interval_us / 2 >= t->trusted_us)
+	if (now + l->stream.interval_us / 2 >= lent_us)
 		generations_raise_epoch(l->generations);
-	t->trusted_us = end_us;
-	generations_trust(l->generations, end_us / 1000);
+	lend(l, end_us / 1000);
 }
 
 /* Late or not: all that was committed before it was sent has been told. */
@@ -166,7 +176,7 @@ static void beat_back(struct listener *l)
 	/* Too late to say anything of now. The next is due. */
 	if (now >= end_us)
 		return;
-	lend_trust(l, now, end_us);
+	renew_trust(l, now, end_us);
 	go_live(l);
 }
 
@@ -461,7 +471,7 @@ void *stream_run(void *arg)
 	while (publish(l, &interval_us))
 		turn(l, interval_us);
 
-	generations_trust(l->generations, 0);
+	lend(l, 0);
 	syncs_set(&l->syncs, 0, false);
 	conn_free(&t->conn);
 	t->stats.state = LISTENER_STOPPED;
