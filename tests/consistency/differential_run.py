@@ -50,10 +50,14 @@ def uncached_endpoints():
     return folder
 
 
-def cached_endpoints():
+def cached_endpoints(spoilt):
+    """`spoilt`: directives to add to some of the files."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cached-", dir=harness.SCRATCH))
     shutil.copytree(ENDPOINTS, folder, dirs_exist_ok=True)
     (folder / "sync.sql").write_text(SYNC)
+    for name, directive in spoilt.items():
+        file = folder / name
+        file.write_text(re.sub(r"^(-- @route .*)$", rf"\1\n{directive}", file.read_text(), flags=re.M))
     return folder
 
 
@@ -178,18 +182,18 @@ def report(different, what):
         print(f"  {path}\n    cached   {a[0]} {a[1][:300]}\n    uncached {b[0]} {b[1][:300]}")
 
 
-def run(cluster, writes, scale=0.01, seed=0, progress=1000):
-    """Returns what it came to. Needs a demo of that scale to itself."""
+def run(cluster, writes, scale=0.01, seed=0, progress=1000, only=None, spoilt=None):
+    """Returns what it came to. `only`: the tables to write to."""
     database = f"differential_{os.getpid()}"
     cluster.load_demo(database, scale)
     ask = lambda text: cluster.sql(database, text)     # noqa: E731
-    cached = harness.Server(cluster, database, endpoints=cached_endpoints())
+    cached = harness.Server(cluster, database, endpoints=cached_endpoints(spoilt or {}))
     plain = harness.Server(cluster, database, endpoints=uncached_endpoints(), triggers=False)
     found = {"writes": 0, "different": 0, "comparisons": 0, "seconds": 0.0}
     with cached, plain, contextlib.closing(cluster.connect(database)) as connection:
         paths = requests_of(cached, ask)
         a, b = Client(cached.port), Client(plain.port)
-        random_writes = Writes(connection, seed)
+        random_writes = Writes(connection, seed, only)
         compare(a, b, paths)
         begun = time.monotonic()
         while found["writes"] < writes:
@@ -199,7 +203,7 @@ def run(cluster, writes, scale=0.01, seed=0, progress=1000):
             found["writes"] += 1
             found["comparisons"] += len(paths)
             found["different"] += len(different)
-            if different:
+            if different and not spoilt:
                 report(different, f"write {found['writes']}: {what} ({rows} rows)")
             if found["writes"] % progress == 0:
                 print(f"{found['writes']} writes, {found['different']} differences,"
