@@ -16,7 +16,8 @@ Cluster   one private PostgreSQL for the whole session
     stop("fast"|"immediate"), start(**settings), restart(mode, **settings)     start(max_connections=9)
     sigstop(), sigcont()            freezes the postmaster and every process of it
     kill_backends(db), crash()      ends connections cleanly / SIGKILLs a backend (recovery follows)
-    backends(db)                    rows of pg_stat_activity: pid, state, query, application_name
+    backends(db)                    rows of pg_stat_activity: pid, state, query, application_name; without the
+                                    connection on which a server looks at triggers
 Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
            env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False, triggers=True)
@@ -90,6 +91,8 @@ def free_port():
 
 # ---- PostgreSQL ----------------------------------------------------------------------------------
 
+# In the statement with which the server looks at triggers, every few seconds, on a connection of its own.
+COVERAGE = "-- Whether changes of tables are told:"
 # Durability is not under test, and tests do not wait for disks.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off",
                  "shared_buffers": "64MB", "max_connections": "60"}
@@ -154,7 +157,7 @@ class Cluster:
 
     def backends(self, db):
         rows = self.sql("postgres", "SELECT pid, state, query, application_name FROM pg_stat_activity"
-                                    " WHERE datname = %s AND pid <> pg_backend_pid()", db)
+                                    f" WHERE datname = %s AND pid <> pg_backend_pid() AND query NOT LIKE '%%{COVERAGE}%%'", db)
         return [dict(zip(("pid", "state", "query", "application_name"), row)) for row in rows]
 
     def kill_backends(self, db):
@@ -198,12 +201,12 @@ class Cluster:
         wait_until(ready, seconds, "PostgreSQL accepts connections")
 
 
-STATEMENTS = """
+STATEMENTS = f"""
 SELECT query, sum(calls)::int FROM pg_stat_statements
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query !~* '^\\s*(begin|commit|rollback|set|reset|show|discard|deallocate|listen)\\M'
   AND query NOT LIKE '%%pg_stat_statements%%'
-  AND query NOT LIKE '%%-- Whether changes of tables are told:%%'
+  AND query NOT LIKE '%%{COVERAGE}%%'
   AND (%s OR query NOT LIKE '/* provost */%%')
 GROUP BY query"""
 
