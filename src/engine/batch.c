@@ -2,6 +2,7 @@
 
 #include "answer.h"
 #include "provost/conn.h"
+#include "provost/delay.h"
 #include "provost/pool.h"
 #include "run.h"
 
@@ -100,13 +101,16 @@ static void stop(struct batch *b, size_t i, int r)
 static void exchange(struct batch *b, struct conn *c, uint64_t now_us)
 {
 	uint64_t begun = now_us, until = now_us + b->largest_us;
+	DELAY(DELAY_FILL_START);
 	for (size_t i = 0; i < b->jobs; i++)
 		job_note_start(b->engine, b->job[i]);
+	DELAY(DELAY_FILL_SEND);
 	b->counts->statements += (unsigned)b->jobs;
 	conn_watch(c, b->abandon);
 	int r = conn_pipeline_begin(c, b->step, b->jobs, NULL);
 	for (size_t i = 0; i < b->jobs && r >= 0; i++) {
 		r = conn_pipeline_next(c, MIN(now_us + b->timeout_us[i], until));
+		DELAY(DELAY_FILL_RESULT);
 		now_us = clock_us();
 		b->job[i]->answer.db_us = (uint32_t)(now_us - begun);
 		if (r < 0)

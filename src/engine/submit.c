@@ -142,6 +142,7 @@ static void join_some(struct engine *e, const struct ask *a, struct waiter *cons
                       size_t n)
 {
 	struct job *running;
+	DELAY(DELAY_JOIN);
 	pthread_mutex_lock(&e->lock);
 	for (size_t i = 0; i < n; i++) {
 		reset_waiter(w[i]);

@@ -69,6 +69,12 @@ bool answer_is_database_failure(const struct answer *a)
 	}
 }
 
+bool answer_is_timeout(const struct answer *a)
+{
+	return a->outcome == OUTCOME_DEADLINE || a->outcome == OUTCOME_POOL_TIMEOUT ||
+	       a->outcome == OUTCOME_QUEUE_TIMEOUT;
+}
+
 /* provost.fail(status, message) raises PTnnn. 0 for anything else. */
 static unsigned status_of_fail(const char *sqlstate)
 {

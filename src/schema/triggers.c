@@ -298,8 +298,8 @@ static int check_owners(const struct tellings *l, struct errors *errs)
 /* Who holds what we waited for. */
 static const char HOLDERS[] =
     /* clang-format off */
-    "/* provost */ SELECT format('%s is held by process %s (%s, %s) for %s s so far',"
-    "  l.relation::regclass, l.pid, coalesce(nullif(s.application_name, ''), 'unnamed'), s.usename,"
+    "/* provost */ SELECT format('process %s (%s, %s) holds it, for %s s so far',"
+    "  l.pid, coalesce(nullif(s.application_name, ''), 'unnamed'), s.usename,"
     "  extract(epoch FROM clock_timestamp() - s.xact_start)::int)"
     " FROM pg_locks l JOIN pg_stat_activity s USING (pid)"
     " WHERE l.relation = to_regclass($1) AND l.granted AND l.database ="

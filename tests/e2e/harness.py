@@ -35,7 +35,7 @@ Server    one process of $PROVOST_BINARY (build/provost), a context manager
 Response  status, reason, headers [(name, value)], header(name), body (bytes), json(), version
 Connection  send(bytes), response(head=False) -> Response, closed(seconds) -> the peer has closed
 statements(dsn, own=False) -> {query: calls} of pg_stat_statements, without BEGIN, COMMIT, SET and, unless
-    own, without what begins with /* provost */; never the server's look at triggers, which may come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
+    own, without what begins with /* provost */; never the server's look at triggers, nor the listener's, which may come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
 wait_until(fn, seconds=5) -> fn()'s first true value; never sleep for a fixed time instead
 free_port() -> a port nobody listens on
 Mark a test that exercises several threads at once with @pytest.mark.threads: it runs under
@@ -206,6 +206,7 @@ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query !~* '^\\s*(begin|commit|rollback|set|reset|show|discard|deallocate|listen)\\M'
   AND query NOT LIKE '%%pg_stat_statements%%'
   AND query NOT LIKE '%%-- Whether changes of tables are told:%%'
+  AND query !~ '^/\\* provost \\*/ (LISTEN|SELECT pg_catalog.(pg_notify|set_config)\\()'
   AND (%s OR query NOT LIKE '/* provost */%%')
 GROUP BY query"""
 

@@ -56,7 +56,7 @@ def test_the_demo(cluster, fresh_database, role):
     db, owner = fresh_database, cluster.dsn(fresh_database)
     close_public(cluster, db)
     server = Server(cluster, db, token=True)
-    install(server, owner)
+    server.install_triggers()
     text = printed(server, owner)
     assert printed(server, owner) == text, "the same each time"
     assert "password" not in text.replace("no password", "").replace("\\password", "")
