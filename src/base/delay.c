@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "provost/units.h"
@@ -30,15 +31,28 @@ static const char *const rule_name[RULE_COUNT] = {
     [RULE_TOKEN] = "token",
 };
 
+enum { THREAD_NAME_MAX = 16 };
+
 static struct {
 	uint64_t chance; /* of 2^32 */
 	uint64_t most_us;
+	char thread[THREAD_NAME_MAX]; /* how the names of those concerned begin */
 } point[DELAY_COUNT];
 static bool broken[RULE_COUNT];
 
+/* Threads are named as they start. */
+static bool is_concerned(const char *thread)
+{
+	static _Thread_local char name[THREAD_NAME_MAX];
+	if (!*name)
+		(void)prctl(PR_GET_NAME, name);
+	return !strncmp(name, thread, strlen(thread));
+}
+
 void delay_at(enum delay_point p)
 {
-	if (!point[p].chance || jitter(UINT64_C(1) << 32) >= point[p].chance)
+	if (!point[p].chance || jitter(UINT64_C(1) << 32) >= point[p].chance ||
+	    !is_concerned(point[p].thread))
 		return;
 	uint64_t us = jitter(point[p].most_us + 1);
 	struct timespec t = {.tv_sec = (time_t)(us / 1000000),
@@ -62,8 +76,11 @@ static int index_of(const char *name, const char *const *names, int n)
 	return -ENOENT;
 }
 
-static int set_points(const char *name, double chance, uint64_t most_us)
+static int set_points(char *name, double chance, uint64_t most_us)
 {
+	char *thread = strchr(name, '@');
+	if (thread)
+		*thread++ = '\0';
 	int i = index_of(name, point_name, DELAY_COUNT), last = i + 1;
 	if (!strcmp(name, "all")) {
 		i = 0;
@@ -74,11 +91,12 @@ static int set_points(const char *name, double chance, uint64_t most_us)
 	for (; i < last; i++) {
 		point[i].chance = (uint64_t)(chance * 4294967296.0);
 		point[i].most_us = most_us;
+		snprintf(point[i].thread, sizeof point[i].thread, "%s", thread ? thread : "");
 	}
 	return 0;
 }
 
-/* One `NAME=PROBABILITY:MOST`, which is taken apart. */
+/* One `NAME[@THREAD]=PROBABILITY:MOST`, which is taken apart. */
 static int read_delay(char *word)
 {
 	char *chance = strchr(word, '='), *most = chance ? strchr(chance, ':') : NULL, *end;

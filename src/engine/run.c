@@ -35,7 +35,7 @@ static enum outcome outcome_of_cancel(int abandon)
 	return poll(&p, 1, 0) > 0 ? OUTCOME_ABANDONED : OUTCOME_STOPPING;
 }
 
-static enum outcome outcome_of_run(int r, int abandon)
+enum outcome run_outcome(int r, int abandon)
 {
 	switch (r) {
 	case -ETIMEDOUT:
@@ -124,7 +124,7 @@ static int attempt(struct run *x)
 	DELAY(DELAY_FILL_RESULT);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
 	if (r < 0)
-		j->answer.outcome = outcome_of_run(r, x->abandon);
+		j->answer.outcome = run_outcome(r, x->abandon);
 	pool_release(x->engine->pool, &c);
 	return r;
 }

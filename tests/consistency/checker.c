@@ -211,6 +211,7 @@ static const struct option OPTIONS[] = {
     {"operations", 1, NULL, 'o'},
     {"seconds", 1, NULL, 's'},
     {"seed", 1, NULL, 'S'},
+    {"hot", 1, NULL, 'h'},
     {"readers", 1, NULL, 'r'},
     {"writers", 1, NULL, 'w'},
     {"foreign", 1, NULL, 'f'},
@@ -240,6 +241,9 @@ static bool take(struct options *o, struct work *w, int c)
 		return true;
 	case 'S':
 		w->seed = n;
+		return true;
+	case 'h':
+		w->hot = u;
 		return true;
 	case 'x':
 		w->read_pause_us = u;
@@ -284,15 +288,18 @@ static bool take(struct options *o, struct work *w, int c)
 
 int main(int argc, char **argv)
 {
-	static struct work w;
+	static struct work w = {.hot = 20};
 	struct options o = {
 	    .readers = 12, .writers = 4, .foreign = 3, .blinkers = 1, .probes = 1, .rows = 2000};
 	int c;
 	while ((c = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1)
 		if (!take(&o, &w, c))
 			return 2;
-	if (!w.port || !w.dsn || optind < argc || o.rows < PAGE || o.rows % PAGE || o.rows > 5000) {
-		fprintf(stderr, "checker: --port, --dsn, and --rows a multiple of %d up to 5000\n",
+	if (!w.port || !w.dsn || optind < argc || o.rows < PAGE || o.rows % PAGE || o.rows > 5000 ||
+	    w.hot < 4 || w.hot > o.rows / 2) {
+		fprintf(stderr,
+		        "checker: --port, --dsn, and --rows a multiple of %d up to 5000, --hot 4 "
+		        "or more\n",
 		        PAGE);
 		return 2;
 	}

@@ -3,12 +3,13 @@
 Two servers with the same endpoints, one of which caches nothing. After each random write by SQL (tables.py), and once
 its notification has been processed, every request is asked of both.
 """
-import http.client
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import socket
 import tempfile
 import time
 import urllib.parse
@@ -49,10 +50,14 @@ def uncached_endpoints():
     return folder
 
 
-def cached_endpoints():
+def cached_endpoints(spoilt):
+    """`spoilt`: directives to add to some of the files."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cached-", dir=harness.SCRATCH))
     shutil.copytree(ENDPOINTS, folder, dirs_exist_ok=True)
     (folder / "sync.sql").write_text(SYNC)
+    for name, directive in spoilt.items():
+        file = folder / name
+        file.write_text(re.sub(r"^(-- @route .*)$", rf"\1\n{directive}", file.read_text(), flags=re.M))
     return folder
 
 
@@ -92,65 +97,103 @@ def _variations(query, ask):
             yield from ({name: row[0]} for row in ask(VALUES[name]))
 
 
-class Client:
-    """One connection to a server, which remembers the ETag of what it got: what is the same is not sent again."""
+class Connection:
+    """One kept connection, on which many requests are sent before the first answer is read."""
 
     def __init__(self, port):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self.host, self.buffer = f"127.0.0.1:{port}", b""
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, requests):
+        """(method, path, ETag or None) each."""
+        self.socket.sendall("".join(
+            f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\n{f'If-None-Match: {etag}' if etag else 'X-A: b'}\r\n\r\n"
+            for method, path, etag in requests).encode())
+
+    def answer(self):
+        """Status, header fields, body."""
+        while (end := self.buffer.find(b"\r\n\r\n")) < 0:
+            self._receive()
+        lines = self.buffer[:end].decode("latin-1").split("\r\n")
+        fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
+        status = int(lines[0].split()[1])
+        length = 0 if status in (204, 304) else int(fields["content-length"])
+        while len(self.buffer) < end + 4 + length:
+            self._receive()
+        body, self.buffer = self.buffer[end + 4:end + 4 + length], self.buffer[end + 4 + length:]
+        return status, fields, body
+
+    def _receive(self):
+        data = self.socket.recv(1 << 20)
+        assert data, "the server has closed the connection"
+        self.buffer += data
+
+
+class Client:
+    """A few connections to a server, and the ETags of what came: what is the same is not sent again."""
+
+    CONNECTIONS = 3
+
+    def __init__(self, port):
+        self.connections = [Connection(port) for _ in range(self.CONNECTIONS)]
         self.known, self.hits, self.reads = {}, 0, 0
 
-    def get(self, path):
-        """Its status, its ETag, and its body with the clocks' fields left out."""
-        headers = {"If-None-Match": self.known[path][1]} if path in self.known else {}
-        self.connection.request("GET", path, headers=headers)
-        answer = self.connection.getresponse()
-        body = answer.read()
-        self.reads += 1
-        self.hits += "; hit" in (answer.headers["Cache-Status"] or "")
-        if answer.status == 304:
-            return self.known[path]
-        found = answer.status, answer.headers["ETag"], CLOCKS.sub(b"", body)
-        if found[0] == 200:
-            self.known[path] = found
-        elif found[0] == 404:
-            return 404, None, b""
+    def ask(self, paths):
+        """Has the answers made; get_all reads them."""
+        for i, connection in enumerate(self.connections):
+            connection.send([("GET", path, self.known[path][1] if path in self.known else None)
+                             for path in paths[i::self.CONNECTIONS]])
+
+    def get_all(self, paths):
+        """Of each path the status and the body, the clocks' fields left out."""
+        found = {}
+        for i, connection in enumerate(self.connections):
+            for path in paths[i::self.CONNECTIONS]:
+                found[path] = self._take(path, *connection.answer())
         return found
 
+    def _take(self, path, status, fields, body):
+        self.reads += 1
+        self.hits += "; hit" in fields.get("cache-status", "")
+        if status == 200:
+            self.known[path] = CLOCKS.sub(b"", body), fields["etag"]
+        if status in (200, 304):
+            return 200, self.known[path][0]
+        return status, b""
+
     def sync(self):
-        self.connection.request("POST", "/api/sync")
-        answer = self.connection.getresponse()
-        answer.read()
-        assert answer.status == 204, answer.status
+        self.connections[0].send([("POST", "/api/sync", None)])
+        status = self.connections[0].answer()[0]
+        assert status == 204, status
 
 
 def compare(cached, plain, paths):
     """The paths whose answers differ, with both."""
-    different = []
-    for path in paths:
-        a, b = cached.get(path), plain.get(path)
-        if (a[0], a[2]) != (b[0], b[2]) or a[0] not in (200, 404):
-            different.append((path, a, b))
-    return different
+    cached.ask(paths)
+    plain.ask(paths)
+    a, b = cached.get_all(paths), plain.get_all(paths)
+    return [(path, a[path], b[path]) for path in paths if a[path] != b[path] or a[path][0] not in (200, 404)]
 
 
 def report(different, what):
     print(f"DIFFERENT after {what}:")
     for path, a, b in different[:5]:
-        print(f"  {path}\n    cached   {a[0]} {a[2][:300]}\n    uncached {b[0]} {b[2][:300]}")
+        print(f"  {path}\n    cached   {a[0]} {a[1][:300]}\n    uncached {b[0]} {b[1][:300]}")
 
 
-def run(cluster, writes, scale=0.01, seed=0, progress=1000):
-    """Returns what it came to. Needs a demo of that scale to itself."""
+def run(cluster, writes, scale=0.01, seed=0, progress=1000, only=None, spoilt=None):
+    """Returns what it came to. `only`: the tables to write to."""
     database = f"differential_{os.getpid()}"
     cluster.load_demo(database, scale)
     ask = lambda text: cluster.sql(database, text)     # noqa: E731
-    cached = harness.Server(cluster, database, endpoints=cached_endpoints())
+    cached = harness.Server(cluster, database, endpoints=cached_endpoints(spoilt or {}))
     plain = harness.Server(cluster, database, endpoints=uncached_endpoints(), triggers=False)
     found = {"writes": 0, "different": 0, "comparisons": 0, "seconds": 0.0}
-    with cached, plain, cluster.connect(database) as connection:
+    with cached, plain, contextlib.closing(cluster.connect(database)) as connection:
         paths = requests_of(cached, ask)
         a, b = Client(cached.port), Client(plain.port)
-        random_writes = Writes(connection, seed)
+        random_writes = Writes(connection, seed, only)
         compare(a, b, paths)
         begun = time.monotonic()
         while found["writes"] < writes:
@@ -160,7 +203,7 @@ def run(cluster, writes, scale=0.01, seed=0, progress=1000):
             found["writes"] += 1
             found["comparisons"] += len(paths)
             found["different"] += len(different)
-            if different:
+            if different and not spoilt:
                 report(different, f"write {found['writes']}: {what} ({rows} rows)")
             if found["writes"] % progress == 0:
                 print(f"{found['writes']} writes, {found['different']} differences,"

@@ -239,9 +239,10 @@ BUSY = {"write_pause": 2000, "read_pause": 200, "readers": 12, "writers": 4}
 BROKEN = {
     "join": ("fill-result=0.5:20ms,store=0.3:10ms", {}, BUSY),
     "store": ("fill-result=0.5:20ms,store=0.5:10ms", {}, BUSY),
-    # Somebody else's raise of the epoch has to be on its way while a write whose token is late raises it.
-    "maximum": ("raise=0.5:30ms,listen=0.3:100ms", {"database": {"sync_timeout": "10ms"}},
-                {**BUSY, "invalidators": 8, "invalidate_pause": 2000}),
+    # A raise by hand has to be on its way while a write raises the same: few pages, which are all made from the table.
+    "maximum": ("raise@MHD=0.5:50ms", {"http": {"threads": 8}},
+                {"rows": 200, "readers": 12, "read_pause": 300, "writers": 3, "write_pause": 60000, "foreign": 0,
+                 "blinkers": 0, "probes": 0, "invalidators": 3, "invalidate_pause": 20000}),
     "token": ("listen=0.5:10ms", {}, BUSY),
 }
 
@@ -249,6 +250,7 @@ BROKEN = {
 def find_broken(cluster, rule, seconds=20, broken=True, seed=1):
     """The summary of a run with that rule broken, which ends with the first violation; or of the same without."""
     delays, settings, options = BROKEN[rule]
-    with Rig(cluster, delays, rule if broken else None, settings) as rig:
+    options = dict(options)
+    with Rig(cluster, delays, rule if broken else None, settings, options.pop("rows", ROWS)) as rig:
         with Checker(rig, seconds=seconds, until_violation=True, seed=seed, **options) as checker:
             return checker.wait(seconds + 60)

@@ -62,7 +62,7 @@ void worker_pause(struct worker *x, unsigned about_us)
 
 int worker_row(struct worker *x)
 {
-	uint64_t below = worker_random(x, 2) ? HOT : (uint64_t)x->w->m.rows - PROBES;
+	uint64_t below = worker_random(x, 2) ? x->w->hot : (uint64_t)x->w->m.rows - PROBES;
 	return (int)worker_random(x, below);
 }
 
@@ -216,7 +216,9 @@ static bool conclude(struct worker *x, const char *path, const struct answer *a,
 		atomic_fetch_add(&c->writes, 1);
 		return true;
 	}
-	if (a->status == 503 && strstr(a->body, "unknown")) {
+	/* Committed, or perhaps; but the versions are not told. */
+	if (strstr(a->body, "may or may not have been done") ||
+	    strstr(a->body, "The change has been made")) {
 		atomic_fetch_add(&c->unknown, 1);
 		return false;
 	}
@@ -334,13 +336,16 @@ void *work_blink(void *worker)
 
 /* ---- invalidating by hand ------------------------------------------------------------ */
 
+/* A tag that every write raises as well, and that many answers carry. */
 void *work_invalidate(void *worker)
 {
 	struct worker *x = worker;
 	struct answer a;
 	bool sent;
 	while (!atomic_load(&x->w->stop)) {
-		if (client_ask(&x->client, "DELETE", "/api/admin/cache?all", NULL, &a, &sent) == 0)
+		if (client_ask(&x->client, "DELETE", "/api/admin/cache?tag=item", NULL, &a,
+		               &sent) == 0 &&
+		    a.status == 200)
 			atomic_fetch_add(&x->w->n.invalidated, 1);
 		worker_pause(x, x->w->invalidate_pause_us);
 	}

@@ -8,7 +8,6 @@
 
 enum {
 	PROBES = 4, /* the last rows are the prober's own */
-	HOT = 20,   /* the first rows, which half of all that is done is about */
 	LAGS = 1 << 15,
 	PHASES = 4,
 	WIDE = 300, /* rows of an update that no notification can name */
@@ -32,6 +31,7 @@ struct work {
 	unsigned short port;
 	const char *dsn;
 	uint64_t seed;
+	unsigned hot; /* the first rows, which half of all that is done is about */
 	unsigned read_pause_us, write_pause_us, invalidate_pause_us;
 	int64_t operations; /* to stop after; 0: none */
 	struct counts n;

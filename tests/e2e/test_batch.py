@@ -1,6 +1,13 @@
 """POST /api/batch: many GETs as one request."""
+import asyncio
+import contextlib
 import json
+import pathlib
+import re
+import tempfile
 import threading
+import time
+import urllib.parse
 
 import pytest
 
@@ -302,3 +309,80 @@ def test_an_old_answer_while_the_database_is_down(cluster, empty_template):
                 cluster.wait_ready()
     finally:
         cluster.drop("batch_down")
+
+
+# ---- one round trip ------------------------------------------------------------------------------
+
+DELAY = 0.01
+
+
+class Proxy:
+    """Stands before PostgreSQL's socket: each direction takes DELAY. Counts how often the client speaks anew."""
+
+    def __init__(self, target):
+        self.target = target
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="proxy-", dir=SCRATCH))
+        self.turns = 0
+        self.loop = asyncio.new_event_loop()
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        assert self.ready.wait(10)
+
+    def _run(self):
+        asyncio.set_event_loop(self.loop)
+        path = self.folder / pathlib.Path(self.target).name
+        self.server = self.loop.run_until_complete(asyncio.start_unix_server(self._client, path))
+        self.ready.set()
+        self.loop.run_forever()
+
+    async def _client(self, reader, writer):
+        other_reader, other_writer = await asyncio.open_unix_connection(self.target)
+        last = [None]
+        await asyncio.gather(self._pump(reader, other_writer, "there", last), self._pump(other_reader, writer, "back", last))
+
+    async def _pump(self, reader, writer, way, last):
+        queue = asyncio.Queue()
+
+        async def deliver():
+            while (item := await queue.get()) is not None:
+                due, data = item
+                await asyncio.sleep(max(0, due - time.monotonic()))
+                writer.write(data)
+            writer.close()
+        task = asyncio.ensure_future(deliver())
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                if last[0] != way and way == "there":
+                    self.turns += 1
+                last[0] = way
+                await queue.put((time.monotonic() + DELAY, data))
+        await queue.put(None)
+        with contextlib.suppress(ConnectionError):
+            await task
+
+    def close(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+
+
+def test_one_round_trip(cluster, db, capsys):
+    """Ten misses wait for the database once. Each way takes 10 ms, so ten round trips would take 200 ms."""
+    near = cluster.app_dsn(db)
+    host = re.search(r"host=([^&]+)", near)[1]
+    proxy = Proxy(urllib.parse.unquote(host) + "/.s.PGSQL.5432")
+    far = near.replace(host, urllib.parse.quote(str(proxy.folder), ""))
+    one = {"pool_min": 1, "pool_max": 1, "url": far, "listen_url": near}
+    try:
+        with Server(cluster, db, ENDPOINTS, {"database": one}) as server:
+            batch(server, "/api/things/1")
+            turns, began = proxy.turns, time.monotonic()
+            found = batch(server, *(f"/api/things/{i}" for i in range(101, 111)))
+            took = time.monotonic() - began
+            assert [item["body"]["id"] for item in found] == list(range(101, 111))
+            assert {item["cache"] for item in found} == {"provost; fwd=miss; stored"}
+            assert proxy.turns == turns + 1
+            with capsys.disabled():
+                print(f"[ten misses over a way of 2 x 10 ms: {took * 1000:.1f} ms]", end=" ")
+    finally:
+        proxy.close()

@@ -19,10 +19,6 @@ CREATE TABLE price (item integer REFERENCES item, week integer, price numeric, n
 CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, who text, what text, item integer);
 CREATE TABLE counter (id integer PRIMARY KEY, n integer NOT NULL);
 INSERT INTO counter VALUES (1, 0);
-CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    PERFORM pg_notify('provost', json_build_object('table', TG_TABLE_NAME, 'op', TG_OP)::text); RETURN NULL; END $$;
-CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON item EXECUTE FUNCTION tell();
-CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON counter EXECUTE FUNCTION tell();
 GRANT ALL ON ALL TABLES IN SCHEMA public TO provost_app;
 """
 
