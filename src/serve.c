@@ -1,6 +1,7 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 
 #include "callers.h"
+#include "changes.h"
 #include "covering.h"
 #include "load.h"
 #include "pidfile.h"
@@ -35,7 +37,8 @@ enum {
 	TRIM_EVERY = 10,
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
-	QUIET_MS = 1000, /* without a request, after which kept connections are closed */
+	STREAM_MS = 1000, /* that the first requests may wait for the stream, to be cached */
+	QUIET_MS = 1000,  /* without a request, after which kept connections are closed */
 	LAST_QUIET_MS = 50,
 	LAST_BYTES_MS = 1000, /* for answers queued after the engine stopped */
 };
@@ -46,6 +49,7 @@ struct server {
 	struct generations *generations;
 	struct cache *cache;
 	struct pool *pool;
+	struct changes changes;
 	struct engine *engine;
 	struct callers callers;
 	struct covering covering;
@@ -53,6 +57,7 @@ struct server {
 	unsigned max_connections; /* in force; may be fewer than configured */
 	sigset_t signals;
 	int stop_fd;         /* readable while a signal to stop is pending */
+	int signal_fd;       /* while any of `signals` is */
 	bool put_off;        /* a reload that came while the server was starting */
 	const char *pidfile; /* NULL: none */
 	int pidfile_fd;
@@ -171,6 +176,17 @@ static int signal_within(struct server *s, int64_t ms)
 	return r > 0 ? r : 0;
 }
 
+/* Likewise; 0 also when the stream has news. */
+static int event_within(struct server *s, int64_t ms)
+{
+	struct pollfd p[] = {
+	    {.fd = s->signal_fd, .events = POLLIN},
+	    {.fd = s->changes.wake, .events = POLLIN},
+	};
+	(void)poll(p, ELEMENTSOF(p), (int)MIN(ms, INT64_C(60000)));
+	return signal_within(s, 0);
+}
+
 static bool is_stop(int sig)
 {
 	return sig == SIGTERM || sig == SIGINT;
@@ -279,6 +295,8 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
 	cache_configure(s->cache, &config->cache);
 	callers_configure(&s->callers, config);
+	changes_configure(&s->changes, config);
+	changes_warn(config);
 	http_configure(s->http, &http);
 	publish(s, catalog);
 	config_free(&s->config);
@@ -344,6 +362,8 @@ static int start_threads(struct server *s, struct errors *errs)
 {
 	int r = pool_start(s->pool);
 	if (r == 0)
+		r = listener_start(s->changes.listener);
+	if (r == 0)
 		r = engine_start(s->engine);
 	if (r == 0)
 		r = -pthread_create(&s->janitor, NULL, janitor, s);
@@ -391,6 +411,7 @@ static int bring_up(struct server *s, struct catalog *catalog)
 		if (r == 0 && (known >= 0 || known == -ENOENT)) {
 			publish(s, catalog);
 			await_pool(s);
+			changes_await(&s->changes, STREAM_MS);
 			http_set_phase(s->http, HTTP_READY);
 			return 0;
 		}
@@ -447,6 +468,8 @@ static void stop(struct server *s)
 	}
 	engine_stop(s->engine, until_ms * 1000);
 	(void)wait_for_requests(s, clock_ms() + LAST_BYTES_MS, LAST_QUIET_MS);
+	/* After the workers: writes wait for it. */
+	listener_stop(s->changes.listener);
 	pool_stop(s->pool);
 	http_stop(s->http);
 }
@@ -459,12 +482,24 @@ static void server_free(struct server *s)
 	callers_done(&s->callers);
 	covering_done(&s->covering);
 	engine_free(&s->engine);
+	changes_done(&s->changes);
 	pool_free(&s->pool);
 	cache_free(&s->cache);
 	generations_free(&s->generations);
 	snapshot_set(s->catalog, NULL);
 	snapshot_free(&s->catalog);
 	config_free(&s->config);
+}
+
+/* What the stream, or the time, says is to be looked at. */
+static void look(struct server *s)
+{
+	unsigned news = changes_take(&s->changes);
+	if (news & NEWS_IDENTITIES || callers_due_in_ms(&s->callers) == 0)
+		(void)callers_look(&s->callers);
+	if (news & NEWS_TRIGGERS || covering_due_in_ms(&s->covering) == 0)
+		(void)covering_look(&s->covering, (struct catalog *)snapshot_use(s->catalog),
+		                    s->config);
 }
 
 static int run(struct server *s, struct catalog *catalog)
@@ -485,31 +520,38 @@ static int run(struct server *s, struct catalog *catalog)
 	if (r == 0 && s->put_off)
 		reload(s);
 	while (r == 0) {
-		int sig = signal_within(
+		int sig = event_within(
 		    s, MIN(callers_due_in_ms(&s->callers), covering_due_in_ms(&s->covering)));
 		if (is_stop(sig))
 			break;
 		if (sig == SIGHUP)
 			reload(s);
-		if (callers_due_in_ms(&s->callers) == 0)
-			(void)callers_look(&s->callers);
-		if (covering_due_in_ms(&s->covering) == 0)
-			(void)covering_look(&s->covering,
-			                    (struct catalog *)snapshot_use(s->catalog), s->config);
+		else
+			look(s);
 	}
 	return r < 0;
 }
 
 /* Only looked at, never read: sigtimedwait takes the signals. */
-static int stop_descriptor(void)
+static int signal_descriptor(const sigset_t *signals)
+{
+	int fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	ALWAYS(fd >= 0);
+	return fd;
+}
+
+static void block_signals(struct server *s)
 {
 	sigset_t stops;
 	sigemptyset(&stops);
 	sigaddset(&stops, SIGTERM);
 	sigaddset(&stops, SIGINT);
-	int fd = signalfd(-1, &stops, SFD_CLOEXEC | SFD_NONBLOCK);
-	ALWAYS(fd >= 0);
-	return fd;
+	s->signals = stops;
+	sigaddset(&s->signals, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &s->signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	s->stop_fd = signal_descriptor(&stops);
+	s->signal_fd = signal_descriptor(&s->signals);
 }
 
 /* The threads that run() started are gone when this returns. */
@@ -536,12 +578,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 {
 	struct server s = {.config = config, .pidfile = pidfile, .pidfile_fd = -1};
 	protect_memory(config);
-	sigemptyset(&s.signals);
-	sigaddset(&s.signals, SIGTERM);
-	sigaddset(&s.signals, SIGINT);
-	sigaddset(&s.signals, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &s.signals, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	block_signals(&s);
 	raise_descriptor_limit();
 	cache_tune_allocator();
 	int r = log_start();
@@ -552,14 +589,15 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 		config_free(&config);
 		return 1;
 	}
-	s.stop_fd = stop_descriptor();
 	apply_log_level(config);
 
 	s.catalog = snapshot_new();
 	s.generations = generations_new();
 	s.cache = cache_new(&config->cache, s.generations);
 	s.pool = pool_new(&config->pool);
-	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, NULL);
+	changes_init(&s.changes, config, s.generations, s.catalog);
+	changes_warn(config);
+	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, s.changes.listener);
 	callers_init(&s.callers, auth, config, s.stop_fd);
 	covering_init(&s.covering, s.generations, s.stop_fd);
 	int status = 1;
@@ -571,6 +609,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	                                              .generations = s.generations,
 	                                              .engine = s.engine,
 	                                              .pool = s.pool,
+	                                              .listener = s.changes.listener,
 	                                              .auth = s.callers.auth,
 	                                              .identities = s.callers.identities});
 	if (fits == 0 && take_pidfile(&s) == 0)
@@ -580,6 +619,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	pidfile_remove(pidfile, s.pidfile_fd);
 	server_free(&s);
 	close(s.stop_fd);
+	close(s.signal_fd);
 	log_info("stopped", LOGI("status", status));
 	log_stop();
 	return status;

@@ -56,6 +56,7 @@ struct http_parts {
 	struct generations *generations;
 	struct engine *engine;
 	struct pool *pool;
+	struct listener *listener;
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
 };

@@ -288,8 +288,12 @@ static void take_secret(struct loader *l, const char *name, struct secret **to)
 static void warn_unknown_variables(char *const *env)
 {
 	/* What scripts/run tells clients, not us. */
-	static const char *const others[] = {"PROVOST_URL", "PROVOST_TOKEN", JWT_SECRET,
-	                                     NEXTAUTH_SECRET};
+	static const char *const others[] = {
+	    "PROVOST_URL",    "PROVOST_TOKEN", JWT_SECRET, NEXTAUTH_SECRET,
+#ifdef WITH_DELAYS
+	    "PROVOST_DELAYS", "PROVOST_BREAK",
+#endif
+	};
 
 	for (; env && *env; env++) {
 		size_t n = strcspn(*env, "=");
@@ -393,6 +397,29 @@ static void finish_url(struct loader *l)
 	url_settings_done(&s);
 }
 
+/* An ORM's settings for the pool do not matter to one connection. */
+static void finish_listen_url(struct loader *l)
+{
+	char **url = &l->config->listener.url;
+	struct place at = place_of(l, "database", "listen_url");
+	struct url_settings s = {0};
+	char why[URL_WHY_MAX];
+
+	if (!*url || !**url) {
+		free(*url);
+		*url = NULL;
+		return;
+	}
+	if (url_read(*url, &s, why) < 0) {
+		errors_add(l->errs, at.file, at.line, "[database] listen_url: %s", why);
+		return;
+	}
+	free(*url);
+	*url = s.conninfo;
+	s.conninfo = NULL;
+	url_settings_done(&s);
+}
+
 static void check_pool(struct loader *l)
 {
 	struct pool_options *pool = &l->config->pool;
@@ -451,6 +478,7 @@ static void finish(struct loader *l)
 	struct config *c = l->config;
 
 	finish_url(l);
+	finish_listen_url(l);
 	check_pool(l);
 	check_cache(l);
 	check_listen(l);

@@ -4,7 +4,12 @@
  *
  * server.c   the daemon, connections, deadlines, stopping
  * request.c  the way of a request, from its first line to its answer or its job
+ * body.c     what is kept of a request's body
+ * lookup.c   what the cache has for a request
+ * batch.c    /api/batch
+ * route.c    from a path to an endpoint, who may call it, and its values
  * respond.c  answers and problem documents
+ * problem.c  the texts of problem documents
  * sending.c  bodies in flight
  * accept.c   codings that a client takes, and bodies that it has
  * status.c   from an answer's outcome to a status
@@ -69,13 +74,15 @@ struct request_line {
 struct head {
 	const char *host, *origin, *request_id, *preflight_method, *fetch_site;
 	struct credentials credentials;
-	bool proxied;         /* a field that proxies add is there */
-	struct accept accept; /* Accept-Encoding, all lines */
-	bool conditional;     /* If-None-Match is there */
-	const char *why;      /* a refusal: the sentence */
-	unsigned status;      /* and its status; 0: the head is good */
-	bool chunked;         /* a Transfer-Encoding was named */
-	uint64_t length;      /* Content-Length, 0 without */
+	bool proxied;                 /* a field that proxies add is there */
+	const char *content_type;     /* "" where it is repeated: of no type */
+	const char *content_encoding; /* likewise */
+	struct accept accept;         /* Accept-Encoding, all lines */
+	bool conditional;             /* If-None-Match is there */
+	const char *why;              /* a refusal: the sentence */
+	unsigned status;              /* and its status; 0: the head is good */
+	bool chunked;                 /* a Transfer-Encoding was named */
+	uint64_t length;              /* Content-Length, 0 without */
 };
 
 enum step {
@@ -97,9 +104,19 @@ enum served {
 	SERVED_MISS,
 	SERVED_EXPIRED, /* a miss, because what was there was not fresh any more */
 	SERVED_BYPASS,  /* the endpoint is not cached */
+	SERVED_WRITE,
 	SERVED_COUNT,
 };
 
+/* What becomes of a request's body. */
+enum body_fate {
+	BODY_UNDECIDED, /* nothing of it has come */
+	BODY_DROPPED,   /* nobody needs it, or whoever sent it may not call what does */
+	BODY_KEPT,
+	BODY_CROWDED, /* there was no room for it */
+};
+
+struct batch;
 struct revoke;
 
 /* Owned by the connection's http thread, but for what says otherwise. While it waits for a job the
@@ -109,10 +126,12 @@ struct request {
 	char id[REQUEST_ID_MAX + 1];
 	uint64_t started_us;
 	struct request_line line;
-	bool too_long;      /* the target is past max_url and was not kept */
-	size_t body;        /* bytes received of it */
-	bool body_over;     /* more than max_body */
-	struct buf content; /* what is kept of it: builtin_body_max bytes at most */
+	bool too_long;  /* the target is past max_url and was not kept */
+	size_t body;    /* bytes received of it */
+	bool body_over; /* more than max_body */
+	enum body_fate fate;
+	struct buf content; /* what is kept of it */
+	size_t charged;     /* bytes of http->bodies; what is made of it included */
 	char *target;       /* inline_target or allocated */
 	size_t target_len;
 	struct target parsed; /* of it */
@@ -125,6 +144,7 @@ struct request {
 	struct values values; /* its memory, and that of key, is kept from request to request */
 	struct buf key;
 	struct waiter waiter;
+	struct batch *batch;   /* what is being answered together, or NULL */
 	struct revoke *revoke; /* what is being changed in the database, or NULL */
 	enum outcome refused;  /* by the engine, without a job; OUTCOME_OK: it was not */
 	enum served served;
@@ -145,7 +165,8 @@ struct client {
 	/* Written by the http thread, read by the sweep, which may also extend the deadline. */
 	atomic_int step;
 	_Atomic uint64_t deadline_ms; /* of the step; 0: none */
-	_Atomic uint64_t ticket;      /* of the job, while waiting */
+	_Atomic uint64_t ticket;      /* of the first of its waiters, while waiting */
+	atomic_uint waiters;          /* how many there are; their tickets follow each other */
 	/* The sweep's: bytes the peer had taken when it last saw the deadline change, and that
 	 * deadline. */
 	uint64_t acked, acked_deadline_ms;
@@ -162,6 +183,8 @@ struct http {
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
 	struct pool *pool;
+	struct listener *listener;
+	struct endpoint *batch;   /* what /api/batch takes */
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
 	struct snapshot *index;   /* of struct http_index */
@@ -172,13 +195,17 @@ struct http {
 	unsigned threads, max_connections;
 	size_t max_url;   /* bytes that connections have memory for */
 	atomic_int phase; /* enum http_phase */
+	_Atomic uint64_t probed_ms;
+
+	_Atomic size_t bodies; /* bytes of requests' bodies that are kept */
 
 	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */
 	size_t sending_bytes;         /* of large bodies that are being sent, each once */
 
-	pthread_mutex_t lock; /* guards clients, count */
+	pthread_mutex_t lock; /* guards clients, count, admitted */
 	LIST_HEAD(, client) clients;
 	size_t count;
+	size_t admitted; /* of them, those that are not refused */
 };
 
 /* ---- listen.c ------------------------------------------------------------------------ */
@@ -207,6 +234,8 @@ const char *caller_refusal(struct request *q);
 int caller_identify(struct request *q, enum MHD_Result *ret);
 /* Likewise, and that they have one of the roles; else 401 or 403. NULL: none is asked for. */
 int caller_require(struct request *q, const struct strlist *roles, enum MHD_Result *ret);
+/* Whether caller_require would let them, without an answer. */
+bool caller_may(struct request *q, const struct strlist *roles);
 /* That what changes something was not sent by another site's page with the cookie that the browser
  * adds by itself, or with nothing where nothing is asked for; else 403. After caller_require. */
 int caller_require_intent(struct request *q, enum MHD_Result *ret);
@@ -228,6 +257,17 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 enum MHD_Result request_call(struct request *q, struct call *c);
 /* Answers with what the cache still has under stale-if-error; false: it has nothing. */
 bool request_answer_stale(struct request *q, enum MHD_Result *ret);
+/* Suspends the connection for so many waiters; the ticket of the first, which those of the others
+ * follow. */
+uint64_t request_suspend(struct request *q, unsigned waiters);
+/* What the engine's refusal means. */
+enum outcome request_refusal(int r);
+/* An endpoint's answer: from the cache, or from a job that the connection is suspended for. */
+enum MHD_Result request_read(struct request *q, const struct ask *a);
+/* Suspends the connection until it has been done. */
+enum MHD_Result request_write(struct request *q, const struct ask *a);
+/* Beyond this thread's next look at the catalogue. */
+void request_keep_catalog(struct request *q, struct catalog *catalog);
 /* With the connection. */
 void request_free_memory(struct request *q);
 
@@ -242,6 +282,40 @@ static inline struct http *http_of(struct request *q)
 {
 	return client_of(q)->http;
 }
+
+/* ---- lookup.c ------------------------------------------------------------------------ */
+
+/* What may answer the request now, with a reference that is the caller's; false: it takes a fill.
+ * `*ret_served` is how it is, or will be, answered. */
+bool lookup(struct http *h, const struct ask *a, enum served *ret_served, struct cache_found *ret);
+/* What may where the database has failed. False: nothing, and nothing is set. */
+bool lookup_stale(struct http *h, const struct endpoint *e, struct cache_key key,
+                  enum served *ret_served, struct cache_found *ret);
+/* Whether it makes sense to ask the database, as far as is known. */
+bool http_database_is_up(struct http *h);
+
+/* ---- body.c -------------------------------------------------------------------------- */
+
+/* One piece of it: kept where somebody needs it who may call, what takes it has room for it, and
+ * all that are kept together are within their bound; else counted and dropped. */
+void body_take(struct request *q, const char *data, size_t n);
+/* Frees what is kept, once it has been made into something else, which goes on being counted. */
+void body_forget(struct request *q);
+/* Frees what is kept, and counts it no more. */
+void body_done(struct request *q);
+/* At the end of the body: whether it can be read as JSON. 0, or the status and a sentence. Without
+ * a body: 0. */
+unsigned body_refusal(const struct request *q, const char **ret_why);
+/* Whether a Content-Type is application/json, in UTF-8 if it says. */
+bool body_type_is_json(const char *type);
+
+/* ---- route.c ------------------------------------------------------------------------- */
+
+/* Answers for the endpoint that the path leads to, or says why not. */
+enum MHD_Result route_answer(struct request *q);
+/* How much of the request's body is kept for an endpoint: 0 where none reads it, or not for this
+ * caller. */
+size_t route_body_max(struct request *q);
 
 /* ---- respond.c ----------------------------------------------------------------------- */
 
@@ -258,12 +332,14 @@ enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge
 enum MHD_Result respond_not_allowed(struct request *q, unsigned methods);
 /* 204 with Allow, and the CORS preflight headers where the origin is permitted. */
 enum MHD_Result respond_options(struct request *q, unsigned methods);
-/* 400 with every parameter that is wrong. */
+/* 400 with every parameter that is wrong, 422 where it is members of the body alone. */
 enum MHD_Result respond_bad_values(struct request *q);
 /* What the cache had; takes the reference over. */
 enum MHD_Result respond_found(struct request *q, struct cache_found *found);
 /* What the job came to. */
 enum MHD_Result respond_job(struct request *q);
+/* The answers to a batch: the response over them, or NULL, `busy` when too much is being sent. */
+enum MHD_Result respond_batch(struct request *q, struct MHD_Response *r, size_t len, bool busy);
 /* What the engine refused. */
 enum MHD_Result respond_refusal(struct request *q, enum outcome outcome);
 
@@ -272,11 +348,35 @@ enum MHD_Result respond_refusal(struct request *q, enum outcome outcome);
  * connection. */
 struct MHD_Response *response_over(const char *body, size_t len, void (*done)(void *), void *arg);
 
+/* Cache-Status (RFC 9211) of what the cache answered, or of what `w` has waited for. */
+enum { CACHE_STATUS_MAX = 80 };
+void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter *w,
+                         char out[CACHE_STATUS_MAX]);
+/* The hash of a body, as entity tags have it. Not NUL-terminated. */
+void etag_hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS]);
+
+/* ---- problem.c ----------------------------------------------------------------------- */
+
+/* Problem documents, appended to `b`; `id` is the request's. */
+void problem_text(struct buf *b, const char *id, unsigned status, const char *detail);
+#define PROBLEM_NOT_ALLOWED "The path does not answer to this method; Allow says to which."
+/* Every parameter that is wrong, and the status: 400, or 422 where it is members of the body alone.
+ */
+unsigned problem_of_values(struct buf *b, const char *id, const struct values *v);
+/* Of an answer that is not OUTCOME_OK, and the status. */
+unsigned problem_of_answer(struct buf *b, const char *id, const struct answer *a, bool development);
+
+/* The same over several pieces, one behind the other. */
+struct MHD_Response *response_over_pieces(const struct MHD_IoVec *piece, unsigned count,
+                                          void (*done)(void *), void *arg);
+
 /* ---- sending.c ----------------------------------------------------------------------- */
 
 /* A body that is shared by all who are being sent it, and by whom it is kept. */
 struct body {
 	const char *bytes;
+	const struct MHD_IoVec *pieces; /* instead of bytes, when not NULL; copied */
+	unsigned count;                 /* of them */
 	size_t len;
 	size_t counted;       /* bytes; the same for every representation that the owner keeps */
 	unsigned *senders;    /* of it, under sending_lock */
@@ -296,6 +396,8 @@ struct MHD_Response *sending_response(struct http *h, const struct body *b, bool
 unsigned status_of_answer(const struct answer *a, const char **ret_detail);
 /* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. */
 bool answer_is_database_failure(const struct answer *a);
+/* Whether something was waited for until its time was over. */
+bool answer_is_timeout(const struct answer *a);
 /* The reason phrase of RFC 9110, section 15. */
 const char *status_title(unsigned status);
 
@@ -303,8 +405,18 @@ const char *status_title(unsigned status);
 
 /* Answers the path if it is one of Provost's own. */
 bool builtin_answer(struct request *q, enum MHD_Result *ret);
-/* How much of the request's body its answer needs; 0: none of it, it is dropped. */
-size_t builtin_body_max(const struct request *q);
+/* How much of the request's body its answer needs; 0: none of it, or not for this caller. */
+size_t builtin_body_max(struct request *q);
+
+/* ---- batch.c ------------------------------------------------------------------------- */
+
+/* POST /api/batch. */
+enum MHD_Result batch_begin(struct request *q);
+/* Once all that it waited for has been answered. */
+enum MHD_Result batch_respond(struct request *q);
+void batch_free(struct batch **b);
+/* What its body must be. Exits when out of memory. */
+struct endpoint *batch_declare(void);
 
 /* ---- revoke.c ------------------------------------------------------------------------ */
 

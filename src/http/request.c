@@ -2,14 +2,12 @@
 #include <string.h>
 
 #include "http_impl.h"
-#include "provost/key.h"
 #include "provost/log.h"
-#include "provost/pool.h"
 
 enum {
 	KEY_KEPT_MAX = 4 << 10, /* bytes of a connection's buffer for keys, between requests */
-	BODY_GRACE = 1 << 20
-}; /* bytes past max_body that are read and dropped to be able to say 413 */
+	BODY_GRACE = 1 << 20,   /* bytes past max_body that are read and dropped to say 413 */
+};
 
 const struct http_live *http_live(struct http *h)
 {
@@ -131,16 +129,12 @@ static enum MHD_Result take_head(struct request *q, const char *method, const ch
 	return MHD_YES;
 }
 
-/* Bodies that are of no use are read and dropped, so that the connection can go on. */
+/* Bodies that are of no use are read and dropped, so that the connection can go on. What is wrong
+ * with the request is told at its end: an answer before it closes the connection. */
 static enum MHD_Result take_body(struct request *q, const char *data, size_t *n)
 {
 	size_t max = http_live(http_of(q))->max_body;
-	q->body += *n;
-	q->body_over = q->body > max;
-	if (!q->body_over && builtin_body_max(q)) {
-		q->content.max = builtin_body_max(q);
-		buf_add(&q->content, data, *n);
-	}
+	body_take(q, data, *n);
 	*n = 0;
 	return q->body > max + BODY_GRACE ? MHD_NO : MHD_YES;
 }
@@ -154,8 +148,7 @@ static void waiter_done(struct waiter *w)
 	MHD_resume_connection(q->connection);
 }
 
-/* Beyond this thread's next look at the catalogue. */
-static void keep_catalog(struct request *q, struct catalog *catalog)
+void request_keep_catalog(struct request *q, struct catalog *catalog)
 {
 	if (q->catalog)
 		return;
@@ -166,7 +159,7 @@ static void keep_catalog(struct request *q, struct catalog *catalog)
 /* Given to waiters so far; only uniqueness matters. */
 static _Atomic uint64_t tickets;
 
-static enum outcome outcome_of_refusal(int r)
+enum outcome request_refusal(int r)
 {
 	switch (r) {
 	case -EAGAIN:
@@ -178,24 +171,30 @@ static enum outcome outcome_of_refusal(int r)
 	}
 }
 
-/* Suspends first and publishes after: the job may have ended before the engine returns, and only
- * what is suspended can be resumed. */
-static void begin_waiting(struct request *q)
+/* Suspends first, so that the caller publishes after: the job may have ended before the engine
+ * returns, and only what is suspended can be resumed. */
+uint64_t request_suspend(struct request *q, unsigned waiters)
 {
-	q->waiter = (struct waiter){
-	    .done = waiter_done,
-	    .ticket = 1 + atomic_fetch_add_explicit(&tickets, 1, memory_order_relaxed),
-	};
-	atomic_store_explicit(&client_of(q)->ticket, q->waiter.ticket, memory_order_relaxed);
+	struct client *c = client_of(q);
+	uint64_t first = 1 + atomic_fetch_add_explicit(&tickets, waiters, memory_order_relaxed);
+	atomic_store_explicit(&c->ticket, first, memory_order_relaxed);
+	atomic_store_explicit(&c->waiters, waiters, memory_order_relaxed);
 	set_step(q, STEP_WAITING, 0);
 	MHD_suspend_connection(q->connection);
+	return first;
+}
+
+static void begin_waiting(struct request *q)
+{
+	q->waiter = (struct waiter){.done = waiter_done};
+	q->waiter.ticket = request_suspend(q, 1);
 }
 
 /* `r`: what the engine said. */
 static enum MHD_Result waiting(struct request *q, int r)
 {
 	if (r < 0) {
-		q->refused = outcome_of_refusal(r);
+		q->refused = request_refusal(r);
 		MHD_resume_connection(q->connection);
 	}
 	return MHD_YES;
@@ -203,9 +202,20 @@ static enum MHD_Result waiting(struct request *q, int r)
 
 static enum MHD_Result submit(struct request *q, const struct ask *a)
 {
-	keep_catalog(q, a->catalog);
+	request_keep_catalog(q, a->catalog);
 	begin_waiting(q);
 	return waiting(q, engine_submit(http_of(q)->engine, a, &q->waiter));
+}
+
+enum MHD_Result request_write(struct request *q, const struct ask *a)
+{
+	q->served = SERVED_WRITE;
+	request_keep_catalog(q, a->catalog);
+	begin_waiting(q);
+	int r = engine_write(http_of(q)->engine, a, &q->waiter);
+	if (q->key.cap > KEY_KEPT_MAX)
+		buf_done(&q->key); /* while it waits, the job's copy will do */
+	return waiting(q, r);
 }
 
 enum MHD_Result request_call(struct request *q, struct call *c)
@@ -216,10 +226,8 @@ enum MHD_Result request_call(struct request *q, struct call *c)
 
 /* ---- the cache ----------------------------------------------------------------------- */
 
-static enum MHD_Result answer_found(struct request *q, enum served served,
-                                    struct cache_found *found)
+static enum MHD_Result answer_found(struct request *q, struct cache_found *found)
 {
-	q->served = served;
 	q->ttl_ms = found->ttl_ms;
 	q->age_ms = found->age_ms;
 	return respond_found(q, found);
@@ -227,106 +235,26 @@ static enum MHD_Result answer_found(struct request *q, enum served served,
 
 bool request_answer_stale(struct request *q, enum MHD_Result *ret)
 {
-	struct http *h = http_of(q);
 	struct cache_found found;
-	if (!q->endpoint || !endpoint_is_cached(q->endpoint))
-		return false; /* without an endpoint it is a built-in path's call that failed */
-	struct cache_key key = cache_key(h->cache, q->key.data, q->key.len);
-	if (!cache_get_stale(h->cache, key, &q->endpoint->freshness, clock_ms(), &found))
+	/* Without an endpoint it is a built-in path's call that failed. */
+	if (!q->endpoint || q->served == SERVED_WRITE)
 		return false;
-	/* Somebody may have had more luck meanwhile. */
-	bool fresh = found.state == CACHE_FRESH;
-	*ret = answer_found(q, fresh ? SERVED_HIT : SERVED_STALE_IF_ERROR, &found);
+	struct cache_key key = cache_key(http_of(q)->cache, q->key.data, q->key.len);
+	if (!lookup_stale(http_of(q), q->endpoint, key, &q->served, &found))
+		return false;
+	*ret = answer_found(q, &found);
 	return true;
 }
 
-static enum MHD_Result answer(struct request *q, const struct ask *a)
+enum MHD_Result request_read(struct request *q, const struct ask *a)
 {
-	static const enum served served[] = {
-	    [CACHE_FRESH] = SERVED_HIT,
-	    [CACHE_SWR] = SERVED_SWR,
-	    [CACHE_MAX_STALE] = SERVED_MAX_STALE,
-	};
-	struct http *h = http_of(q);
 	struct cache_found found;
-	enum MHD_Result r;
-	q->served = SERVED_BYPASS;
-	if (!endpoint_is_cached(a->endpoint))
-		return submit(q, a);
-	cache_get(h->cache, a->key, &a->endpoint->freshness, clock_ms(), &found);
-	if (found.refresh)
-		engine_refresh(h->engine, a);
-	if (found.state != CACHE_MISS)
-		return answer_found(q, served[found.state], &found);
-	/* Known to be down: no need to ask. */
-	if (found.stale && !pool_is_up(h->pool) && request_answer_stale(q, &r))
-		return r;
-	q->served = found.expired ? SERVED_EXPIRED : SERVED_MISS;
+	if (lookup(http_of(q), a, &q->served, &found))
+		return answer_found(q, &found);
 	return submit(q, a);
 }
 
-/* ---- routing ------------------------------------------------------------------------- */
-
-static int build_key(struct request *q)
-{
-	struct key_caller caller = caller_key(q);
-	return key_build(q->endpoint, &q->values, &caller, &q->key);
-}
-
-static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
-                                     const struct route_match *m, struct slice query)
-{
-	q->endpoint = m->endpoint;
-	int r = values_read(&q->values, m->endpoint, m->path, m->paths, query);
-	if (r == -EINVAL)
-		return respond_bad_values(q);
-	if (r == 0)
-		r = build_key(q);
-	if (r < 0)
-		return respond_problem(q, 503, "The server is out of memory. Try again.");
-	const struct ask a = {
-	    .catalog = catalog,
-	    .endpoint = m->endpoint,
-	    .key = cache_key(http_of(q)->cache, q->key.data, q->key.len),
-	    .request_id = q->id,
-	};
-	return answer(q, &a);
-}
-
-/* What is not public is for the identified: without a valid identity a path that exists and one
- * that does not are answered alike. A public endpoint that depends on who is calling looks, and
- * takes who cannot be identified for nobody. */
-static bool may_call(struct request *q, const struct endpoint *e, enum MHD_Result *ret)
-{
-	if (!e || !e->is_public)
-		return caller_require(q, e ? &e->roles : NULL, ret) == 0;
-	if (endpoint_varies(e))
-		caller_look(q);
-	return true;
-}
-
-static enum MHD_Result route(struct request *q)
-{
-	struct catalog *catalog = (struct catalog *)snapshot_use(http_of(q)->catalog);
-	struct route_match m;
-	enum MHD_Result r;
-	if (!catalog)
-		return respond_problem(q, 503, "The server is starting. Try again.");
-	int method = method_parse(q->line.method, strlen(q->line.method));
-	bool known = method >= 0 || !strcmp(q->line.method, "HEAD");
-	catalog_route(catalog, method >= 0 ? (enum method)method : METHOD_GET, q->parsed.path, &m);
-	if (!may_call(q, m.endpoint, &r))
-		return r;
-	if (!m.methods)
-		return respond_problem(q, 404, "There is nothing at this path.");
-	if (!strcmp(q->line.method, "OPTIONS"))
-		return respond_options(q, m.methods);
-	if (!m.endpoint || !known)
-		return respond_not_allowed(q, m.methods);
-	if (log_access_enabled())
-		keep_catalog(q, catalog); /* the line names the route */
-	return call_endpoint(q, catalog, &m, q->parsed.query);
-}
+/* ---- what is asked ------------------------------------------------------------------- */
 
 static enum MHD_Result dispatch(struct request *q)
 {
@@ -342,7 +270,7 @@ static enum MHD_Result dispatch(struct request *q)
 		return respond_options(q, (1u << METHOD_COUNT) - 1);
 	if (builtin_answer(q, &r))
 		return r;
-	return route(q);
+	return route_answer(q);
 }
 
 /* Called for the head, for each piece of the body, at its end, and once more after a resume. */
@@ -363,6 +291,8 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	case STEP_BODY:
 		return *data_size ? take_body(q, data, data_size) : dispatch(q);
 	case STEP_WAITING:
+		if (q->batch)
+			return batch_respond(q);
 		if (q->revoke && !q->refused)
 			return revoke_respond(q);
 		return q->refused ? respond_refusal(q, q->refused) : respond_job(q);
@@ -383,6 +313,7 @@ static const char *served_name(const struct request *q)
 	    [SERVED_MISS] = "miss",
 	    [SERVED_EXPIRED] = "expired",
 	    [SERVED_BYPASS] = "bypass",
+	    [SERVED_WRITE] = "write",
 	};
 	bool filled =
 	    q->served == SERVED_MISS || q->served == SERVED_EXPIRED || q->served == SERVED_BYPASS;
@@ -400,7 +331,7 @@ static void log_request(struct request *q, bool aborted)
 	           (const struct log_field[]){
 	               LOGS("id", *q->id ? q->id : NULL),
 	               LOGS("method", q->line.method),
-	               LOGS("route", q->catalog ? q->endpoint->route : NULL),
+	               LOGS("route", q->catalog && q->endpoint ? q->endpoint->route : NULL),
 	               LOGS("sub", q->identity ? q->identity->subject : NULL),
 	               LOGU("status", q->status),
 	               aborted ? none : sent,
@@ -449,7 +380,8 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 		free(q->target);
 	job_unref(&q->waiter.job);
 	revoke_free(&q->revoke);
-	buf_done(&q->content);
+	batch_free(&q->batch);
+	body_done(q);
 	if (q->catalog)
 		snapshot_unref(&q->catalog->object);
 	request_reset(q);

@@ -23,7 +23,7 @@ GATE = f"pg_advisory_xact_lock_shared({LOCK})::text"
 
 PARAMETER = re.compile(r"; ([a-z*][a-z0-9_.*-]*)(?:=(-?\d{1,15}|[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*))?")
 KNOWN = {"hit", "fwd", "stored", "collapsed", "ttl", "detail"}
-FORWARDED = {"bypass", "miss", "stale"}
+FORWARDED = {"bypass", "method", "miss", "stale"}
 
 
 def status(answer):
@@ -112,7 +112,8 @@ def settings(server, changes):
     before = reloads(server)
     server.write_config(changes)
     server.reload()
-    wait_until(lambda: reloads(server) > before, 10, "the reload is done")
+    # Checking the endpoints may take ten seconds before it is given up.
+    wait_until(lambda: reloads(server) > before, 15, "the reload is done")
 
 
 # ---- statements that wait ------------------------------------------------------------------------
