@@ -20,25 +20,40 @@ OWN = {
 }
 ORIGIN = "https://admin.example.org"
 
-# Path of each endpoint of the demo, with what it cannot do without; a course's, institution's or user's id for {}.
+# Each path of the demo, with what it cannot do without, and what its methods answer, those that write to what changes
+# nothing: the endpoint, the status, the body. A course's, institution's or user's id for {}.
+WRONG = {"nothing": 1}
 DEMO = {
-    "categories/list": "/api/admin/categories",
-    "courses/enrollments": "/api/admin/courses/{course}/enrollments",
-    "courses/get": "/api/admin/courses/{course}",
-    "courses/list": "/api/admin/courses",
-    "institutions/courses": "/api/admin/institutions/{institution}/courses",
-    "institutions/get": "/api/admin/institutions/{institution}",
-    "institutions/list": "/api/admin/institutions",
-    "payments/list": "/api/admin/payments",
-    "payments/pending-count": "/api/admin/payments/pending-count",
-    "revenue": "/api/admin/revenue?startDate=2025-01-01&endDate=2025-12-31",
-    "stats": "/api/admin/stats",
-    "subscriptions/list": "/api/admin/subscriptions",
-    "subscriptions/stats": "/api/admin/subscriptions/stats",
-    "tags/list": "/api/admin/tags",
-    "users/get": "/api/admin/users/{user}",
-    "users/list": "/api/admin/users",
+    "/api/admin/categories": {"GET": ("categories/list", 200), "POST": ("categories/create", 422, WRONG)},
+    "/api/admin/categories/nowhere": {"PUT": ("categories/replace", 404, {"name": "x"}), "DELETE": ("categories/delete", 404)},
+    "/api/admin/courses": {"GET": ("courses/list", 200), "POST": ("courses/create", 422, WRONG)},
+    "/api/admin/courses/{course}": {"GET": ("courses/get", 200), "PUT": ("courses/replace", 422, WRONG),
+                                    "PATCH": ("courses/update", 422, WRONG), "DELETE": None},
+    "/api/admin/courses/nowhere": {"GET": ("courses/get", 404), "PUT": ("courses/replace", 404, {"title": "x", "categoryId": "x"}),
+                                   "PATCH": ("courses/update", 404, {"title": "x"}), "DELETE": ("courses/delete", 404)},
+    "/api/admin/courses/{course}/enrollments": {"GET": ("courses/enrollments", 200),
+                                                "PATCH": ("courses/enrollment-update", 404, {"enrollmentId": "nobody"})},
+    "/api/admin/courses/{course}/weekly-prices": {"POST": ("courses/weekly-prices", 422, WRONG)},
+    "/api/admin/institutions": {"GET": ("institutions/list", 200), "POST": ("institutions/create", 422, WRONG)},
+    "/api/admin/institutions/{institution}": {"GET": ("institutions/get", 200), "PATCH": ("institutions/update", 422, WRONG), "DELETE": None},
+    "/api/admin/institutions/nowhere": {"GET": ("institutions/get", 404), "PATCH": ("institutions/update", 404, {"name": "x"}),
+                                        "DELETE": ("institutions/delete", 404)},
+    "/api/admin/institutions/{institution}/courses": {"GET": ("institutions/courses", 200)},
+    "/api/admin/payments": {"GET": ("payments/list", 200)},
+    "/api/admin/payments/approve/nowhere": {"POST": ("payments/approve", 404)},
+    "/api/admin/payments/disapprove/nowhere": {"POST": ("payments/disapprove", 404, {"reason": "x"})},
+    "/api/admin/payments/pending-count": {"GET": ("payments/pending-count", 200)},
+    "/api/admin/revenue?startDate=2025-01-01&endDate=2025-12-31": {"GET": ("revenue", 200)},
+    "/api/admin/stats": {"GET": ("stats", 200)},
+    "/api/admin/subscriptions": {"GET": ("subscriptions/list", 200)},
+    "/api/admin/subscriptions/stats": {"GET": ("subscriptions/stats", 200)},
+    "/api/admin/tags": {"GET": ("tags/list", 200), "POST": ("tags/create", 422, WRONG)},
+    "/api/admin/tags/nowhere": {"PUT": ("tags/replace", 404, {"name": "x"}), "DELETE": ("tags/delete", 404)},
+    "/api/admin/users": {"GET": ("users/list", 200)},
+    "/api/admin/users/{user}": {"GET": ("users/get", 200), "PATCH": ("users/update", 422, WRONG)},
+    "/api/admin/users/nobody/status": {"PATCH": ("users/status", 404, {"status": "ACTIVE"})},
 }
+DEMO_NAMES = {way[0] for ways in DEMO.values() for way in ways.values() if way}
 
 PUBLIC, FOR_ADMIN, FOR_STUDENT, FOR_BOTH = object(), object(), object(), object()
 ALLOWED = {FOR_ADMIN: {ADMIN}, FOR_STUDENT: {STUDENT}, FOR_BOTH: {STUDENT, ADMIN}}
@@ -66,10 +81,15 @@ class Door:
         return f"{self.method} {self.path}"
 
 
-def endpoint_doors(path, whom):
+def endpoint_doors(path, whom, ways=None):
     """404 and 405 are for whoever is known; what asks for the path as such needs its role."""
-    found = [Door("GET", path, whom), Door("HEAD", path, whom)]
-    found += [Door(method, path, FOR_ADMIN, 405, unknown_first=True) for method in ("POST", "PUT", "PATCH", "DELETE")]
+    found, ways = [], ways or {"GET": ("", 200)}
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        way = ways.get("GET" if method == "HEAD" else method, ("", 405))
+        if way and way[1] == 405:
+            found.append(Door(method, path, FOR_ADMIN, 405, unknown_first=True))
+        elif way:
+            found.append(Door(method, path, whom, way[1], *way[2:], write=method not in ("GET", "HEAD")))
     return found + [Door("OPTIONS", path, whom, 204), Door("BREW", path, whom, 405)]
 
 
@@ -105,7 +125,7 @@ class World:
         self.callers = c.callers(issuer, keys)
         self.caller = {caller.name: caller for caller in self.callers}
         ids = {table: cluster.sql(db, f'SELECT min(id) FROM "{table}"')[0][0] for table in ("course", "institution", "user")}
-        self.doors = [door for path in DEMO.values() for door in endpoint_doors(path.format(**ids), FOR_ADMIN)]
+        self.doors = [door for path, ways in DEMO.items() for door in endpoint_doors(path.format(**ids), FOR_ADMIN, ways)]
         self.doors += endpoint_doors("/api/student", FOR_STUDENT) + endpoint_doors("/api/both/1", FOR_BOTH)
         self.doors += endpoint_doors("/api/me", FOR_BOTH)
         for path in ("/api/public", "/api/greeting"):
@@ -178,9 +198,9 @@ def test_one_connection_for_all_callers(world, seed):
 
 def test_the_table_has_the_whole_demo(world):
     files = sorted(str(f.relative_to(REPO / "config/endpoints").with_suffix("")) for f in (REPO / "config/endpoints").rglob("*.sql"))
-    assert files == sorted(DEMO)
+    assert files == sorted(DEMO_NAMES)
     listed = world.server.get("/", c.admin_headers(world.issuer)).json()["endpoints"]
-    assert {e["name"] for e in listed} == set(DEMO) | {"own/public", "own/greeting", "own/both", "own/me"}
+    assert {e["name"] for e in listed} == DEMO_NAMES | {"own/public", "own/greeting", "own/both", "own/me"}
 
 
 def test_unknown_and_known_paths_cannot_be_told_apart(world):
