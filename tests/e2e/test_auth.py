@@ -90,7 +90,8 @@ def endpoint_doors(path, whom, ways=None):
             found.append(Door(method, path, FOR_ADMIN, 405, unknown_first=True))
         elif way:
             found.append(Door(method, path, whom, way[1], *way[2:], write=method not in ("GET", "HEAD")))
-    return found + [Door("OPTIONS", path, whom, 204), Door("BREW", path, whom, 405)]
+    known = "GET" not in ways    # whether it is there is told to whoever is known, with 405
+    return found + [Door("OPTIONS", path, whom, 204, unknown_first=known), Door("BREW", path, whom, 405, unknown_first=known)]
 
 
 def builtin_doors():
@@ -172,7 +173,7 @@ def check(answer, door, caller):
     else:
         assert challenge.startswith('Bearer realm="provost", error="invalid_token", error_description="'), answer
     if answer.status >= 400 and door.method != "HEAD":
-        problem(answer, answer.status)
+        problem(answer, answer.status, extra={"errors"} if door.body is WRONG and answer.status == 422 else ())
     assert answer.header("Set-Cookie") is None
 
 
