@@ -357,7 +357,7 @@ static int install_one(struct admin *a, const struct telling *t, bool *ret_chang
 /* Functions that no trigger calls any more: of tables that were dropped or renamed. */
 static const char SWEEP[] =
     /* clang-format off */
-    "DO $$ DECLARE f record; BEGIN"
+    "/* provost */ DO $$ DECLARE f record; BEGIN"
     " FOR f IN SELECT p.oid::regprocedure AS name FROM pg_proc p"
     "  WHERE p.pronamespace = 'provost'::regnamespace AND p.proname ~ '^changed_[0-9a-f]{16}$'"
     "  AND p.pronargs = 0 AND pg_has_role(p.proowner, 'USAGE')"

@@ -1,5 +1,6 @@
 """Every path by every caller, with the status that each deserves. The callers are in callers.py."""
 import random
+import re
 from urllib.parse import urlencode
 
 import pytest
@@ -18,42 +19,57 @@ OWN = {
     "own/me.sql": "-- @route GET /api/me\n-- @role student,admin\n"
                   "SELECT json_build_object('sub', :auth_sub, 'role', :auth_role, 'claims', :auth_claims::json)",
 }
+OWN_WRITES = {
+    "own/post.sql": "-- @route POST /api/student\n-- @role student\n-- @body n integer\nSELECT json_build_object('n', :n)",
+    "own/put.sql": "-- @route PUT /api/both/:n\n-- @role Student,ADMIN\n-- @path n integer\n-- @returns none\nSELECT :n",
+    "own/delete.sql": "-- @route DELETE /api/only\n-- @returns none\nSELECT 1 AS x",
+    "own/open.sql": "-- @route POST /api/public\n-- @role public\n-- @body n integer\nSELECT json_build_object('n', :n)",
+}
 ORIGIN = "https://admin.example.org"
 
-# Each path of the demo, with what it cannot do without, and what its methods answer, those that write to what changes
-# nothing: the endpoint, the status, the body. A course's, institution's or user's id for {}.
-WRONG = {"nothing": 1}
+# Path of each endpoint of the demo, with what it cannot do without; a course's, institution's or user's id for {}.
 DEMO = {
-    "/api/admin/categories": {"GET": ("categories/list", 200), "POST": ("categories/create", 422, WRONG)},
-    "/api/admin/categories/nowhere": {"PUT": ("categories/replace", 404, {"name": "x"}), "DELETE": ("categories/delete", 404)},
-    "/api/admin/courses": {"GET": ("courses/list", 200), "POST": ("courses/create", 422, WRONG)},
-    "/api/admin/courses/{course}": {"GET": ("courses/get", 200), "PUT": ("courses/replace", 422, WRONG),
-                                    "PATCH": ("courses/update", 422, WRONG), "DELETE": None},
-    "/api/admin/courses/nowhere": {"GET": ("courses/get", 404), "PUT": ("courses/replace", 404, {"title": "x", "categoryId": "x"}),
-                                   "PATCH": ("courses/update", 404, {"title": "x"}), "DELETE": ("courses/delete", 404)},
-    "/api/admin/courses/{course}/enrollments": {"GET": ("courses/enrollments", 200),
-                                                "PATCH": ("courses/enrollment-update", 404, {"enrollmentId": "nobody"})},
-    "/api/admin/courses/{course}/weekly-prices": {"POST": ("courses/weekly-prices", 422, WRONG)},
-    "/api/admin/institutions": {"GET": ("institutions/list", 200), "POST": ("institutions/create", 422, WRONG)},
-    "/api/admin/institutions/{institution}": {"GET": ("institutions/get", 200), "PATCH": ("institutions/update", 422, WRONG), "DELETE": None},
-    "/api/admin/institutions/nowhere": {"GET": ("institutions/get", 404), "PATCH": ("institutions/update", 404, {"name": "x"}),
-                                        "DELETE": ("institutions/delete", 404)},
-    "/api/admin/institutions/{institution}/courses": {"GET": ("institutions/courses", 200)},
-    "/api/admin/payments": {"GET": ("payments/list", 200)},
-    "/api/admin/payments/approve/nowhere": {"POST": ("payments/approve", 404)},
-    "/api/admin/payments/disapprove/nowhere": {"POST": ("payments/disapprove", 404, {"reason": "x"})},
-    "/api/admin/payments/pending-count": {"GET": ("payments/pending-count", 200)},
-    "/api/admin/revenue?startDate=2025-01-01&endDate=2025-12-31": {"GET": ("revenue", 200)},
-    "/api/admin/stats": {"GET": ("stats", 200)},
-    "/api/admin/subscriptions": {"GET": ("subscriptions/list", 200)},
-    "/api/admin/subscriptions/stats": {"GET": ("subscriptions/stats", 200)},
-    "/api/admin/tags": {"GET": ("tags/list", 200), "POST": ("tags/create", 422, WRONG)},
-    "/api/admin/tags/nowhere": {"PUT": ("tags/replace", 404, {"name": "x"}), "DELETE": ("tags/delete", 404)},
-    "/api/admin/users": {"GET": ("users/list", 200)},
-    "/api/admin/users/{user}": {"GET": ("users/get", 200), "PATCH": ("users/update", 422, WRONG)},
-    "/api/admin/users/nobody/status": {"PATCH": ("users/status", 404, {"status": "ACTIVE"})},
+    "categories/list": "/api/admin/categories",
+    "courses/enrollments": "/api/admin/courses/{course}/enrollments",
+    "courses/get": "/api/admin/courses/{course}",
+    "courses/list": "/api/admin/courses",
+    "institutions/courses": "/api/admin/institutions/{institution}/courses",
+    "institutions/get": "/api/admin/institutions/{institution}",
+    "institutions/list": "/api/admin/institutions",
+    "payments/list": "/api/admin/payments",
+    "payments/pending-count": "/api/admin/payments/pending-count",
+    "revenue": "/api/admin/revenue?startDate=2025-01-01&endDate=2025-12-31",
+    "stats": "/api/admin/stats",
+    "subscriptions/list": "/api/admin/subscriptions",
+    "subscriptions/stats": "/api/admin/subscriptions/stats",
+    "tags/list": "/api/admin/tags",
+    "users/get": "/api/admin/users/{user}",
+    "users/list": "/api/admin/users",
 }
-DEMO_NAMES = {way[0] for ways in DEMO.values() for way in ways.values() if way}
+
+# Its writes, none of which does anything: what is wrong, or not there, is told to those alone who may write.
+NOTHING = {"nothing at all": 1}
+DEMO_WRITES = {
+    "categories/create": ("POST", "/api/admin/categories", NOTHING, 422),
+    "categories/delete": ("DELETE", "/api/admin/categories/none", None, 404),
+    "categories/replace": ("PUT", "/api/admin/categories/none", NOTHING, 422),
+    "courses/create": ("POST", "/api/admin/courses", NOTHING, 422),
+    "courses/delete": ("DELETE", "/api/admin/courses/none", None, 404),
+    "courses/enrollment-update": ("PATCH", "/api/admin/courses/none/enrollments", NOTHING, 422),
+    "courses/replace": ("PUT", "/api/admin/courses/none", NOTHING, 422),
+    "courses/update": ("PATCH", "/api/admin/courses/none", NOTHING, 422),
+    "courses/weekly-prices": ("POST", "/api/admin/courses/none/weekly-prices", NOTHING, 422),
+    "institutions/create": ("POST", "/api/admin/institutions", NOTHING, 422),
+    "institutions/delete": ("DELETE", "/api/admin/institutions/none", None, 404),
+    "institutions/update": ("PATCH", "/api/admin/institutions/none", NOTHING, 422),
+    "payments/approve": ("POST", "/api/admin/payments/approve/none", None, 404),
+    "payments/disapprove": ("POST", "/api/admin/payments/disapprove/none", NOTHING, 422),
+    "tags/create": ("POST", "/api/admin/tags", NOTHING, 422),
+    "tags/delete": ("DELETE", "/api/admin/tags/none", None, 404),
+    "tags/replace": ("PUT", "/api/admin/tags/none", NOTHING, 422),
+    "users/status": ("PATCH", "/api/admin/users/none/status", NOTHING, 422),
+    "users/update": ("PATCH", "/api/admin/users/none", NOTHING, 422),
+}
 
 PUBLIC, FOR_ADMIN, FOR_STUDENT, FOR_BOTH = object(), object(), object(), object()
 ALLOWED = {FOR_ADMIN: {ADMIN}, FOR_STUDENT: {STUDENT}, FOR_BOTH: {STUDENT, ADMIN}}
@@ -81,17 +97,18 @@ class Door:
         return f"{self.method} {self.path}"
 
 
-def endpoint_doors(path, whom, ways=None):
+# Methods by which a path of the demo, without its parameters, can be written to.
+WRITTEN = {}
+for _method, _path, _, _ in DEMO_WRITES.values():
+    WRITTEN.setdefault(re.sub("/none", "/{}", _path), set()).add(_method)
+
+
+def endpoint_doors(path, whom, written=()):
     """404 and 405 are for whoever is known; what asks for the path as such needs its role."""
-    found, ways = [], ways or {"GET": ("", 200)}
-    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
-        way = ways.get("GET" if method == "HEAD" else method, ("", 405))
-        if way and way[1] == 405:
-            found.append(Door(method, path, FOR_ADMIN, 405, unknown_first=True))
-        elif way:
-            found.append(Door(method, path, whom, way[1], *way[2:], write=method not in ("GET", "HEAD")))
-    known = "GET" not in ways    # whether it is there is told to whoever is known, with 405
-    return found + [Door("OPTIONS", path, whom, 204, unknown_first=known), Door("BREW", path, whom, 405, unknown_first=known)]
+    found = [Door("GET", path, whom), Door("HEAD", path, whom)]
+    found += [Door(method, path, FOR_ADMIN, 405, unknown_first=True) for method in ("POST", "PUT", "PATCH", "DELETE")
+              if method not in written]
+    return found + [Door("OPTIONS", path, whom, 204), Door("BREW", path, whom, 405)]
 
 
 def builtin_doors():
@@ -111,6 +128,26 @@ def builtin_doors():
     return found
 
 
+def write_doors():
+    """Who may not write is told so before anything of what was sent is looked at."""
+    found = [Door(method, path, FOR_ADMIN, status, body, write=True) for method, path, body, status in DEMO_WRITES.values()]
+    only = "/api/only"
+    return found + [
+        Door("POST", "/api/student", FOR_STUDENT, 201, {"n": 1}, write=True), Door("POST", "/api/student", FOR_STUDENT, 422, NOTHING, write=True),
+        Door("PUT", "/api/both/1", FOR_BOTH, 204, write=True), Door("PUT", "/api/both/x", FOR_BOTH, 400, write=True),
+        Door("DELETE", only, FOR_ADMIN, 204, write=True), Door("POST", "/api/public", PUBLIC, 201, {"n": 1}),
+        Door("POST", "/api/public", PUBLIC, 422, NOTHING),
+        *(Door(method, only, FOR_ADMIN, 405, unknown_first=True) for method in ("GET", "HEAD", "POST", "BREW")),
+        Door("OPTIONS", only, FOR_ADMIN, 204, unknown_first=True)]
+
+
+def batch_doors():
+    """For whoever is known; what it asks for is the items' own matter. A read, so a cookie will do."""
+    batch, body = "/api/batch", {"requests": ["/api/public"]}
+    found = [Door("POST", batch, FOR_ADMIN, 200, body, unknown_first=True), Door("POST", batch, FOR_ADMIN, 422, NOTHING, unknown_first=True)]
+    return found + [Door(method, batch, FOR_ADMIN, 405, unknown_first=True) for method in ("GET", "PUT", "BREW")]
+
+
 def unknown_doors():
     paths = ("/nothing", "/api", "/api/admin", "/api/admin/nothing", "/api/admin/stats/", "/api/admin/courses/x/y/z", "/livez/",
              "//", "/api/admin/cache/", "/api/admin/revocations/x", "/API/admin/stats", "/api/admin/%73tats%2F")
@@ -126,12 +163,14 @@ class World:
         self.callers = c.callers(issuer, keys)
         self.caller = {caller.name: caller for caller in self.callers}
         ids = {table: cluster.sql(db, f'SELECT min(id) FROM "{table}"')[0][0] for table in ("course", "institution", "user")}
-        self.doors = [door for path, ways in DEMO.items() for door in endpoint_doors(path.format(**ids), FOR_ADMIN, ways)]
-        self.doors += endpoint_doors("/api/student", FOR_STUDENT) + endpoint_doors("/api/both/1", FOR_BOTH)
+        self.doors = [door for path in DEMO.values() for door in
+                      endpoint_doors(path.format(**ids), FOR_ADMIN, WRITTEN.get(re.sub(r"{\w+}", "{}", path), ()))]
+        self.doors += endpoint_doors("/api/student", FOR_STUDENT, ["POST"]) + endpoint_doors("/api/both/1", FOR_BOTH, ["PUT"])
+        self.doors += write_doors() + batch_doors()
         self.doors += endpoint_doors("/api/me", FOR_BOTH)
         for path in ("/api/public", "/api/greeting"):
             self.doors += [door if door.unknown_first else Door(door.method, path, PUBLIC, door.status)
-                           for door in endpoint_doors(path, PUBLIC)]
+                           for door in endpoint_doors(path, PUBLIC, ["POST"] if path == "/api/public" else ())]
         self.doors += builtin_doors() + unknown_doors()
 
 
@@ -140,7 +179,7 @@ def world(cluster, database):
     issuer = c.Issuer(SCRATCH / "auth-issuer")
     server = Server(cluster, database, token=True, config={"auth": issuer.config(), "log": {"level": "debug"},
                                                            "http": {"origins": ORIGIN}})
-    for path, text in OWN.items():
+    for path, text in (OWN | OWN_WRITES).items():
         server.write_endpoint(path, text)
     c.prepare(cluster, database, server)
     keys = c.make_keys(cluster, database)
@@ -173,7 +212,7 @@ def check(answer, door, caller):
     else:
         assert challenge.startswith('Bearer realm="provost", error="invalid_token", error_description="'), answer
     if answer.status >= 400 and door.method != "HEAD":
-        problem(answer, answer.status, extra={"errors"} if door.body is WRONG and answer.status == 422 else ())
+        problem(answer, answer.status, ["errors"] if answer.status in (400, 422) and "errors" in answer.json() else ())
     assert answer.header("Set-Cookie") is None
 
 
@@ -199,9 +238,10 @@ def test_one_connection_for_all_callers(world, seed):
 
 def test_the_table_has_the_whole_demo(world):
     files = sorted(str(f.relative_to(REPO / "config/endpoints").with_suffix("")) for f in (REPO / "config/endpoints").rglob("*.sql"))
-    assert files == sorted(DEMO_NAMES)
+    assert files == sorted([*DEMO, *DEMO_WRITES])
     listed = world.server.get("/", c.admin_headers(world.issuer)).json()["endpoints"]
-    assert {e["name"] for e in listed} == DEMO_NAMES | {"own/public", "own/greeting", "own/both", "own/me"}
+    assert {e["name"] for e in listed} == {
+        *DEMO, *DEMO_WRITES, "own/public", "own/greeting", "own/both", "own/me", "own/put", "own/delete", "own/open"}
 
 
 def test_unknown_and_known_paths_cannot_be_told_apart(world):
