@@ -389,13 +389,16 @@ static int try(struct admin *a, const struct needs *n, struct outcome *o, size_t
 	if (r == 0)
 		r = check_owners(l, errs);
 	o->changed = xcalloc(l->n + 1, sizeof *o->changed);
+	bool any = false;
 	for (size_t i = 0; r == 0 && i < l->n; i++) {
 		*ret_at = i;
 		r = install_one(a, &l->telling[i], &o->changed[i], errs);
+		any |= o->changed[i];
 	}
 	if (r == 0)
 		r = admin_run(a, what, SWEEP, errs);
-	if (r == 0)
+	/* Where all is as it was nothing was missed. */
+	if (r == 0 && any)
 		r = admin_run(a, what, EPOCH, errs);
 	if (r == 0)
 		r = admin_run(a, what, "COMMIT", errs);
@@ -517,7 +520,7 @@ static int try_remove(struct admin *a, const char *tables, PGresult **ret, int *
 	}
 	if (r == 0)
 		r = admin_run(a, what, SWEEP, errs);
-	if (r == 0)
+	if (r == 0 && PQntuples(*ret) > 0)
 		r = admin_run(a, what, EPOCH, errs);
 	if (r == 0)
 		r = admin_run(a, what, "COMMIT", errs);

@@ -280,11 +280,11 @@ def test_who_is_not_known_is_nobody_to_a_public_endpoint(world):
 def test_the_index_lists_what_one_may_call(world):
     def listed(name):
         return {e["name"] for e in world.server.get("/", world.caller[name].headers).json()["endpoints"]}
-    public = {"own/public", "own/greeting"}
+    public = {"own/public", "own/greeting", "own/open"}
     assert listed("nothing") == public
     assert listed("a JWT: expired") == public
     assert listed("a cookie without a role") == public
-    assert listed("HS256, student") == public | {"own/student", "own/both", "own/me"}
+    assert listed("HS256, student") == public | {"own/student", "own/both", "own/me", "own/post", "own/put"}
 
 
 def test_repeated_fields_are_refused(world):
