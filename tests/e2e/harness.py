@@ -66,27 +66,45 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 SANITIZER = re.compile(r"(Address|Thread|Leak|UndefinedBehavior|Memory)Sanitizer|runtime error:|FATAL: .*San")
 
 
+CORES = len(os.sched_getaffinity(0))
+MOST_CROWDED = 8
+
+
+def crowding():
+    """How many want each core of this machine, of late: 1 when nobody has to wait for one."""
+    return min(max(os.getloadavg()[0] / CORES, 1), MOST_CROWDED)
+
+
 def patience(seconds):
-    """The deadline that `seconds` becomes with the binary under test: sanitizers make it slower."""
-    return seconds * SLOWNESS
+    """The deadline that `seconds` becomes: sanitizers make the binary slower, and other work the machine."""
+    return seconds * SLOWNESS * crowding()
 
 
 def wait_until(condition, seconds=5, what=None, interval=0.01):
     """Polls until condition() is true and returns that value; fails past the deadline."""
-    end = time.monotonic() + patience(seconds)
+    begun = time.monotonic()
     while True:
+        # Asked before the condition is: who is not scheduled for long must not fail for that.
+        late = time.monotonic() - begun > patience(seconds)
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {patience(seconds)} s: {what or condition}")
+        if late:
+            raise AssertionError(f"not within {time.monotonic() - begun:.1f} s: {what or condition}")
         time.sleep(interval)
 
 
+RESERVED = []
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on, and that nobody else is given while this process runs: it stays bound, which
+    keeps it from other processes and from outgoing connections, but not from who binds it with SO_REUSEADDR."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    RESERVED.append(reserved)
+    return reserved.getsockname()[1]
 
 
 # ---- PostgreSQL ----------------------------------------------------------------------------------
