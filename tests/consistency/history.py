@@ -95,8 +95,9 @@ class Checker:
 
     def wait(self, seconds):
         """Its summary, once it has ended by itself."""
-        self.process.wait(harness.patience(seconds))
+        code = self.process.wait(harness.patience(seconds))
         self.reader.join(10)
+        assert self.summary and code in (0, 1), f"the checker ended with {code}"
         return self.summary
 
     def __enter__(self):
@@ -106,7 +107,8 @@ class Checker:
         if self.running():
             self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):      # an order that came too late
+            self.process.stdin.close()
 
 
 LISTENER = "query ~ '^/\\* provost \\*/ (LISTEN|SELECT pg_catalog.pg_notify)'"
