@@ -17,7 +17,7 @@ Cluster   one private PostgreSQL for the whole session
     sigstop(), sigcont()            freezes the postmaster and every process of it
     kill_backends(db), crash()      ends connections cleanly / SIGKILLs a backend (recovery follows)
     backends(db)                    rows of pg_stat_activity: pid, state, query, application_name; without the
-                                    server's listener
+                                    server's listener, and its connection that looks at triggers
 Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
            env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False, triggers=True)
@@ -66,31 +66,51 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 SANITIZER = re.compile(r"(Address|Thread|Leak|UndefinedBehavior|Memory)Sanitizer|runtime error:|FATAL: .*San")
 
 
+CORES = len(os.sched_getaffinity(0))
+MOST_CROWDED = 8
+
+
+def crowding():
+    """How many want each core of this machine, of late: 1 when nobody has to wait for one."""
+    return min(max(os.getloadavg()[0] / CORES, 1), MOST_CROWDED)
+
+
 def patience(seconds):
-    """The deadline that `seconds` becomes with the binary under test: sanitizers make it slower."""
-    return seconds * SLOWNESS
+    """The deadline that `seconds` becomes: sanitizers make the binary slower, and other work the machine."""
+    return seconds * SLOWNESS * crowding()
 
 
 def wait_until(condition, seconds=5, what=None, interval=0.01):
     """Polls until condition() is true and returns that value; fails past the deadline."""
-    end = time.monotonic() + patience(seconds)
+    begun = time.monotonic()
     while True:
+        # Asked before the condition is: who is not scheduled for long must not fail for that.
+        late = time.monotonic() - begun > patience(seconds)
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {patience(seconds)} s: {what or condition}")
+        if late:
+            raise AssertionError(f"not within {time.monotonic() - begun:.1f} s: {what or condition}")
         time.sleep(interval)
 
 
+RESERVED = []
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on, and that nobody else is given while this process runs: it stays bound, which
+    keeps it from other processes and from outgoing connections, but not from who binds it with SO_REUSEADDR."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    RESERVED.append(reserved)
+    return reserved.getsockname()[1]
 
 
 # ---- PostgreSQL ----------------------------------------------------------------------------------
 
+# In the statement with which the server looks at triggers, every few seconds, on a connection of its own.
+COVERAGE = "-- Whether changes of tables are told:"
 # Durability is not under test, and tests do not wait for disks.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off",
                  "shared_buffers": "64MB", "max_connections": "60"}
@@ -155,7 +175,7 @@ class Cluster:
 
     def backends(self, db):
         rows = self.sql("postgres", "SELECT pid, state, query, application_name FROM pg_stat_activity"
-                                    " WHERE datname = %s AND pid <> pg_backend_pid()"
+                                    f" WHERE datname = %s AND pid <> pg_backend_pid() AND query NOT LIKE '%%{COVERAGE}%%'"
                                     " AND application_name NOT LIKE '%%listener'", db)
         return [dict(zip(("pid", "state", "query", "application_name"), row)) for row in rows]
 
@@ -200,12 +220,12 @@ class Cluster:
         wait_until(ready, seconds, "PostgreSQL accepts connections")
 
 
-STATEMENTS = """
+STATEMENTS = f"""
 SELECT query, sum(calls)::int FROM pg_stat_statements
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query !~* '^\\s*(begin|commit|rollback|set|reset|show|discard|deallocate|listen)\\M'
   AND query NOT LIKE '%%pg_stat_statements%%'
-  AND query NOT LIKE '%%-- Whether changes of tables are told:%%'
+  AND query NOT LIKE '%%{COVERAGE}%%'
   AND query !~ '^/\\* provost \\*/ (LISTEN|SELECT pg_catalog.(pg_notify|set_config)\\()'
   AND (%s OR query NOT LIKE '/* provost */%%')
 GROUP BY query"""

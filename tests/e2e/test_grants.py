@@ -62,6 +62,7 @@ def test_the_demo(cluster, fresh_database, role):
     assert "password" not in text.replace("no password", "").replace("\\password", "")
     cluster.sql(db, text.replace("%", "%%"))
     cluster.sql(db, text.replace("%", "%%"))        # again, as after a change
+    server.install_triggers()
     server.write_config({"database": {"url": role(db)}})
     done = provost(server, "check")
     assert done.returncode == 0 and done.stderr == "" and "; 35 endpoints checked" in done.stdout, done

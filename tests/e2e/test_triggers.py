@@ -349,12 +349,12 @@ def test_install_is_idempotent(cluster, empty_database, command):
     assert command("status") == "goods: installed\ntag: installed\n"
 
 
-def test_install_tells_all_servers_to_begin_anew(cluster, empty_database, command, goods):
+def test_what_changes_triggers_tells_all_servers_to_begin_anew(cluster, empty_database, command, goods):
     told = Told(cluster, empty_database, goods)
-    for words in (["install"], ["install"], ["remove"]):
+    for word, expected in (("install", ["epoch"]), ("install", []), ("remove", ["epoch"]), ("remove", [])):
         with told.heard() as found:
-            command(*words)
-        assert found == ["epoch"], words
+            command(word)
+        assert found == expected, word
     told.listening.close()
 
 

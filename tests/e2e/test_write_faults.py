@@ -157,7 +157,7 @@ def test_lost_with_its_answer(cluster, tables):
         answer = write(cut.server, 1, 5)
         assert cut.pool.cuts == 1
         assert UNKNOWN not in answer.body.decode(), answer
-        assert answer.status >= 500 and "has been made" in answer.json()["detail"], answer
+        assert answer.status >= 500 and "was committed" in answer.json()["detail"], answer
         assert cut.settled(1) == (5, [5])
         assert shown(cut.server, 1) == 5
 
