@@ -1,0 +1,104 @@
+#include <string.h>
+
+#include "hub_impl.h"
+
+static void fan_out(struct hub *h, const struct room *r, struct message *m)
+{
+	for (uint32_t i = 0; i < r->members; i++) {
+		struct client *c = r->member[i]->session->client;
+		if (c)
+			client_event(h, c, m);
+	}
+}
+
+static void add_keys(struct buf *b, const struct hub_change *c)
+{
+	for (size_t i = 0; i < c->keys; i++) {
+		buf_addc(b, i ? ',' : '[');
+		buf_add_json_string(b, c->key[i], strlen(c->key[i]));
+	}
+	buf_adds(b, c->keys ? "]" : "[]");
+}
+
+/* Out of memory, those in the room are told to look at everything. */
+static void publish(struct hub *h, const struct room *r, const struct hub_change *c)
+{
+	struct buf *b = &h->text;
+	uint64_t seq = ++h->seq;
+	b->len = 0;
+	b->failed = false;
+	buf_adds(b, "{\"ev\":\"change\",\"room\":");
+	buf_add_json_string(b, r->name, r->len);
+	buf_adds(b, ",\"table\":");
+	buf_add_json_string(b, c->table, strlen(c->table));
+	buf_addf(b, ",\"op\":\"%s\",\"keys\":", c->op);
+	if (c->known)
+		add_keys(b, c);
+	else
+		buf_adds(b, "null");
+	buf_addf(b, ",\"seq\":%llu", (unsigned long long)seq);
+	struct message *m = ops_message(h, MESSAGE_EVENT);
+	if (!m) {
+		events_resync(h);
+		return;
+	}
+	m->seq = seq;
+	m->room = r->id;
+	COUNT(h, events, 1);
+	fan_out(h, r, m);
+	history_add(h, m);
+	message_unref(m);
+}
+
+/* ---- changes ------------------------------------------------------------------------- */
+
+struct rows {
+	struct hub *h;
+	const struct hub_change *change;
+	char prefix[HUB_ROOM_MAX + 2];
+	size_t n;
+};
+
+static void publish_row(void *arg, struct table_node *node)
+{
+	const struct rows *x = arg;
+	const struct room *r = (const struct room *)node;
+	if (r->len > x->n && !memcmp(r->name, x->prefix, x->n))
+		publish(x->h, r, x->change);
+}
+
+static size_t name_of(char out[HUB_ROOM_MAX + 2], const char *table, const char *key)
+{
+	int n =
+	    snprintf(out, HUB_ROOM_MAX + 2, "table:%s%s%s", table, key ? ":" : "", key ? key : "");
+	return n > 0 && n <= HUB_ROOM_MAX ? (size_t)n : 0;
+}
+
+void events_change(struct hub *h, const struct hub_change *c)
+{
+	struct rows x = {.h = h, .change = c};
+	const struct room *r;
+	size_t n = name_of(x.prefix, c->table, NULL);
+	if (n > 0 && (r = room_find(h, x.prefix, n)))
+		publish(h, r, c);
+	if (!c->known && (x.n = name_of(x.prefix, c->table, "")) > 0)
+		table_each(&h->rooms, publish_row, &x);
+	for (size_t i = 0; c->known && i < c->keys; i++) {
+		n = name_of(x.prefix, c->table, c->key[i]);
+		if (n > 0 && (r = room_find(h, x.prefix, n)))
+			publish(h, r, c);
+	}
+}
+
+/* ---- gaps ---------------------------------------------------------------------------- */
+
+/* Whatever a room is of, its events come by the stream that had the gap. Nobody who resumes can be
+ * told any more what there was. */
+void events_resync(struct hub *h)
+{
+	struct client *c;
+	history_forget(h);
+	TAILQ_FOREACH (c, &h->clients, link)
+		if (c->state == CLIENT_OPEN && c->session && c->session->members > 0)
+			ops_resync(h, c);
+}
