@@ -59,7 +59,7 @@ struct rows {
 	size_t n;
 };
 
-static void publish_row(void *arg, struct table_node *node)
+static void publish_row(void *arg, struct names_node *node)
 {
 	const struct rows *x = arg;
 	const struct room *r = (const struct room *)node;
@@ -82,7 +82,7 @@ void events_change(struct hub *h, const struct hub_change *c)
 	if (n > 0 && (r = room_find(h, x.prefix, n)))
 		publish(h, r, c);
 	if (!c->known && (x.n = name_of(x.prefix, c->table, "")) > 0)
-		table_each(&h->rooms, publish_row, &x);
+		names_each(&h->rooms, publish_row, &x);
 	for (size_t i = 0; c->known && i < c->keys; i++) {
 		n = name_of(x.prefix, c->table, c->key[i]);
 		if (n > 0 && (r = room_find(h, x.prefix, n)))

@@ -11,7 +11,7 @@
  * session.c  what of a client outlives its socket, and the history for it
  * people.c   users and addresses, and their limits
  * events.c   changes, resync
- * table.c, wheel.c  by name; by time
+ * names.c, wheel.c  by name; by time
  */
 #ifndef PROVOST_WS_HUB_IMPL_H
 #define PROVOST_WS_HUB_IMPL_H
@@ -20,9 +20,9 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+#include "names.h"
 #include "provost/hub.h"
 #include "provost/ws.h"
-#include "table.h"
 #include "wheel.h"
 
 enum {
@@ -96,7 +96,7 @@ void outbox_done(struct outbox *o);
 /* ---- rooms --------------------------------------------------------------------------- */
 
 struct room {
-	struct table_node node;
+	struct names_node node;
 	uint64_t id; /* never used twice */
 	struct member **member;
 	uint32_t members, cap;
@@ -115,7 +115,7 @@ struct member {
 
 /* Of a client, or of one who has left. */
 struct session {
-	struct table_node node;
+	struct names_node node;
 	char id[SESSION_ID_LEN + 1];
 	struct client *client;     /* NULL: it has left */
 	struct identity *identity; /* whose it is */
@@ -137,7 +137,7 @@ TAILQ_HEAD(session_list, session);
 
 /* Somebody with a socket, or a session that waits. */
 struct user {
-	struct table_node node;
+	struct names_node node;
 	struct client_list clients; /* those that count, the oldest first */
 	struct session_list left;   /* the oldest first */
 	uint32_t connected, counted, waiting;
@@ -145,7 +145,7 @@ struct user {
 };
 
 struct address {
-	struct table_node node;
+	struct names_node node;
 	uint8_t bytes[16];
 	uint32_t count;
 };
@@ -245,7 +245,7 @@ struct hub {
 	uint64_t auth_generation;
 	uint64_t seq, room_id, client_number;
 	struct client_list clients, dead, flush;
-	struct table rooms, users, addresses, sessions;
+	struct names rooms, users, addresses, sessions;
 	struct session_list left; /* all users', the oldest first */
 	struct wheel wheel;
 	struct history_entry *history; /* a ring of HISTORY_MESSAGES */

@@ -10,7 +10,7 @@
 struct user *user_get(struct hub *h, const char *subject)
 {
 	size_t n = strlen(subject);
-	struct table_node *node = table_find(&h->users, subject, n);
+	struct names_node *node = names_find(&h->users, subject, n);
 	if (node)
 		return (struct user *)node;
 	struct user *u = calloc(1, sizeof *u + n + 1);
@@ -20,7 +20,7 @@ struct user *user_get(struct hub *h, const char *subject)
 	memcpy(u->subject, subject, n);
 	TAILQ_INIT(&u->clients);
 	TAILQ_INIT(&u->left);
-	table_add(&h->users, &u->node, u->subject, n);
+	names_add(&h->users, &u->node, u->subject, n);
 	return u;
 }
 
@@ -28,7 +28,7 @@ void user_put(struct hub *h, struct user *u)
 {
 	if (u->connected > 0 || u->waiting > 0)
 		return;
-	table_remove(&h->users, &u->node);
+	names_remove(&h->users, &u->node);
 	free(u);
 }
 
@@ -107,7 +107,7 @@ int address_enter(struct hub *h, struct client *c)
 	if (!read_address(c->fd, bytes))
 		return 0;
 	_Static_assert(offsetof(struct address, node) == 0, "a node is its address");
-	struct address *a = (struct address *)table_find(&h->addresses, bytes, sizeof bytes);
+	struct address *a = (struct address *)names_find(&h->addresses, bytes, sizeof bytes);
 	if (a && h->options.max_per_address && a->count >= h->options.max_per_address)
 		return -EDQUOT;
 	if (!a) {
@@ -115,7 +115,7 @@ int address_enter(struct hub *h, struct client *c)
 		if (!a)
 			return -ENOMEM;
 		memcpy(a->bytes, bytes, sizeof bytes);
-		table_add(&h->addresses, &a->node, a->bytes, sizeof a->bytes);
+		names_add(&h->addresses, &a->node, a->bytes, sizeof a->bytes);
 	}
 	a->count++;
 	c->address = a;
@@ -128,6 +128,6 @@ void address_exit(struct hub *h, struct client *c)
 	c->address = NULL;
 	if (!a || --a->count > 0)
 		return;
-	table_remove(&h->addresses, &a->node);
+	names_remove(&h->addresses, &a->node);
 	free(a);
 }

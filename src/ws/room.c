@@ -100,7 +100,7 @@ bool room_permits(const struct hub *h, const char *name, size_t n, const struct 
 struct room *room_find(const struct hub *h, const char *name, size_t n)
 {
 	_Static_assert(offsetof(struct room, node) == 0, "a node is its room");
-	return (struct room *)table_find(&h->rooms, name, n);
+	return (struct room *)names_find(&h->rooms, name, n);
 }
 
 static struct room *room_get(struct hub *h, const char *name, size_t n)
@@ -114,7 +114,7 @@ static struct room *room_get(struct hub *h, const char *name, size_t n)
 	memcpy(r->name, name, n);
 	r->len = (uint32_t)n;
 	r->id = ++h->room_id;
-	table_add(&h->rooms, &r->node, r->name, n);
+	names_add(&h->rooms, &r->node, r->name, n);
 	COUNT(h, rooms, 1);
 	return r;
 }
@@ -123,7 +123,7 @@ static void room_put(struct hub *h, struct room *r)
 {
 	if (r->members > 0)
 		return;
-	table_remove(&h->rooms, &r->node);
+	names_remove(&h->rooms, &r->node);
 	COUNT(h, rooms, -1);
 	free(r->member);
 	free(r);

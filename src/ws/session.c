@@ -16,7 +16,7 @@ struct session *session_new(struct hub *h, struct client *c)
 	sodium_bin2hex(s->id, sizeof s->id, bytes, sizeof bytes);
 	s->client = c;
 	s->identity = identity_ref(c->identity);
-	table_add(&h->sessions, &s->node, s->id, SESSION_ID_LEN);
+	names_add(&h->sessions, &s->node, s->id, SESSION_ID_LEN);
 	return s;
 }
 
@@ -25,7 +25,7 @@ static void stop_waiting(struct hub *h, struct session *s)
 	if (s->client || !s->until_ms)
 		return;
 	/* It was counted when it began to wait. */
-	struct user *u = (struct user *)table_find(&h->users, s->identity->subject,
+	struct user *u = (struct user *)names_find(&h->users, s->identity->subject,
 	                                           strlen(s->identity->subject));
 	TAILQ_REMOVE(&h->left, s, left);
 	TAILQ_REMOVE(&u->left, s, of_user);
@@ -41,7 +41,7 @@ void session_free(struct hub *h, struct session *s)
 	while (s->members > 0)
 		member_free(h, s->member[s->members - 1]);
 	free(s->member);
-	table_remove(&h->sessions, &s->node);
+	names_remove(&h->sessions, &s->node);
 	identity_unref(&s->identity);
 	free(s);
 }
@@ -97,7 +97,7 @@ static void take_rooms(struct hub *h, struct session *to, struct session *from)
 
 bool session_take(struct hub *h, struct client *c, const char *id)
 {
-	struct session *s = (struct session *)table_find(&h->sessions, id, strlen(id));
+	struct session *s = (struct session *)names_find(&h->sessions, id, strlen(id));
 	if (!s || s == c->session || strcmp(s->identity->subject, c->identity->subject))
 		return false;
 	take_rooms(h, c->session, s);

@@ -1,11 +1,11 @@
-#include "table.h"
+#include "names.h"
 
 #include <sodium.h>
 #include <string.h>
 
 enum { BUCKETS_MIN = 64 };
 
-static uint32_t hash_of(const struct table *t, const void *key, size_t n)
+static uint32_t hash_of(const struct names *t, const void *key, size_t n)
 {
 	unsigned char out[crypto_shorthash_BYTES];
 	uint32_t h;
@@ -14,7 +14,7 @@ static uint32_t hash_of(const struct table *t, const void *key, size_t n)
 	return h;
 }
 
-void table_init(struct table *t)
+void names_init(struct names *t)
 {
 	_Static_assert(sizeof t->secret == crypto_shorthash_KEYBYTES, "SipHash's key");
 	t->count = 0;
@@ -23,32 +23,32 @@ void table_init(struct table *t)
 	randombytes_buf(t->secret, sizeof t->secret);
 }
 
-void table_done(struct table *t)
+void names_done(struct names *t)
 {
 	ALWAYS(t->count == 0);
 	free(t->bucket);
 	t->bucket = NULL;
 }
 
-struct table_node *table_find(const struct table *t, const void *key, size_t n)
+struct names_node *names_find(const struct names *t, const void *key, size_t n)
 {
 	uint32_t hash = hash_of(t, key, n);
-	struct table_node *node = t->bucket[hash & (t->buckets - 1)];
+	struct names_node *node = t->bucket[hash & (t->buckets - 1)];
 	while (node && (node->hash != hash || node->key_len != n || memcmp(node->key, key, n)))
 		node = node->next;
 	return node;
 }
 
 /* Without memory the chains get longer, that is all. */
-static void grow(struct table *t)
+static void grow(struct names *t)
 {
 	size_t buckets = t->buckets * 2;
-	struct table_node **bucket = calloc(buckets, sizeof *bucket);
+	struct names_node **bucket = calloc(buckets, sizeof *bucket);
 	if (!bucket)
 		return;
 	for (size_t i = 0; i < t->buckets; i++) {
-		for (struct table_node *node = t->bucket[i], *next; node; node = next) {
-			struct table_node **to = &bucket[node->hash & (buckets - 1)];
+		for (struct names_node *node = t->bucket[i], *next; node; node = next) {
+			struct names_node **to = &bucket[node->hash & (buckets - 1)];
 			next = node->next;
 			node->next = *to;
 			*to = node;
@@ -59,22 +59,22 @@ static void grow(struct table *t)
 	t->buckets = buckets;
 }
 
-void table_add(struct table *t, struct table_node *node, const void *key, size_t n)
+void names_add(struct names *t, struct names_node *node, const void *key, size_t n)
 {
 	if (t->count >= t->buckets)
 		grow(t);
 	node->key = key;
 	node->key_len = (uint32_t)n;
 	node->hash = hash_of(t, key, n);
-	struct table_node **to = &t->bucket[node->hash & (t->buckets - 1)];
+	struct names_node **to = &t->bucket[node->hash & (t->buckets - 1)];
 	node->next = *to;
 	*to = node;
 	t->count++;
 }
 
-void table_remove(struct table *t, struct table_node *node)
+void names_remove(struct names *t, struct names_node *node)
 {
-	struct table_node **at = &t->bucket[node->hash & (t->buckets - 1)];
+	struct names_node **at = &t->bucket[node->hash & (t->buckets - 1)];
 	while (*at != node) {
 		ALWAYS(*at);
 		at = &(*at)->next;
@@ -83,10 +83,10 @@ void table_remove(struct table *t, struct table_node *node)
 	t->count--;
 }
 
-void table_each(struct table *t, void (*f)(void *arg, struct table_node *node), void *arg)
+void names_each(struct names *t, void (*f)(void *arg, struct names_node *node), void *arg)
 {
 	for (size_t i = 0; i < t->buckets; i++) {
-		for (struct table_node *node = t->bucket[i], *next; node; node = next) {
+		for (struct names_node *node = t->bucket[i], *next; node; node = next) {
 			next = node->next;
 			f(arg, node);
 		}
