@@ -48,7 +48,8 @@ struct change {
 	size_t columns;
 };
 
-/* 0; -EINVAL for anything else than the above; -ENOMEM. `ret` is to be given to change_done. */
+/* 0, and `ret` is to be given to change_done; -EINVAL for anything else than the above, -ENOMEM,
+ * and `ret` is untouched. Members that are not named above are passed over. */
 int change_parse(const char *payload, struct change *ret) _must_check_;
 void change_done(struct change *c);
 #define _cleanup_change_ _cleanup_(change_done)

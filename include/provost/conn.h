@@ -86,12 +86,24 @@ struct conn_step {
 
 /* Sends all steps at once and takes their results, in one round trip. The last step has `sync`. A
  * statement that the session has lost fails with its error (26000, or 0A000 of a changed one; see
- * conn_forgot), and is forgotten, so that the next try prepares it. 0: the last Sync was reached,
- * whatever the results say. Else as conn_run; what came until then is in the steps, the server's
- * last words in the step that it was at. `*ret_sent` (or NULL): false only when it is certain that
- * not a byte has left. */
+ * conn_forgot), and is forgotten, so that the next try prepares it. So does one that an earlier
+ * step was to prepare, when that step was skipped. 0: the last Sync was reached, whatever the
+ * results say. Else as conn_run; what came until then is in the steps, the server's last words in
+ * the step that it was at, unless that had its result. `*ret_sent` (or NULL): false only when it is
+ * certain that not a byte has left. */
 int conn_pipeline(struct conn *c, struct conn_step *step, size_t steps, uint64_t deadline_us,
                   bool *ret_sent) _must_check_;
+
+/* The same in pieces. conn_pipeline_begin queues the steps and sends what can be sent without
+ * waiting. conn_pipeline_next waits for one Sync more: 1, there are more to come; 0, it was the
+ * last; -ETIMEDOUT and -ECANCELED leave all as it is, and it may be called again. The steps are the
+ * connection's until conn_pipeline_end, which is always called, and after which what has not come
+ * is nobody's (CONN_DIRTY). */
+int conn_pipeline_begin(struct conn *c, struct conn_step *step, size_t steps,
+                        bool *ret_sent) _must_check_;
+int conn_pipeline_next(struct conn *c, uint64_t deadline_us) _must_check_;
+void conn_pipeline_end(struct conn *c);
+
 /* Whether this result says that the session does not hold the statement (any more) as it was
  * prepared: nothing was done, and it may be run again. */
 bool conn_forgot(const struct pg_result *r, const struct stmt *s);
@@ -102,6 +114,9 @@ const char *conn_tag(const struct pg_result *r);
 /* While somebody uses the connection: what waits returns -ECANCELED also when this descriptor of
  * theirs becomes readable. -1: no more; before it is given back. */
 void conn_watch(struct conn *c, int abandon);
+/* While on, only the deadline ends what waits: for somebody who has been interrupted and must know
+ * how it ended. Off before it is given back. */
+void conn_insist(struct conn *c, bool on);
 
 /* Parses a statement without keeping it and describes it: its columns are in the result. Waits and
  * fails as conn_run. */
@@ -119,6 +134,24 @@ int conn_command(struct conn *c, const char *sql, uint64_t deadline_us,
 
 void conn_result_free(struct pg_result **r);
 #define _cleanup_result_ _cleanup_(conn_result_free)
+
+/* ---- notifications: the listener ----------------------------------------------------- */
+
+/* Takes what was sent on the channels that the session listens to, in the order of the commits. */
+struct notify_sink {
+	/* `own`: this very session sent it, and no pooler stands between it and us. */
+	void (*notified)(struct notify_sink *sink, const char *channel, const char *payload,
+	                 bool own);
+};
+
+/* Sends a text of Provost's own with `n` text parameters, and a Sync, without waiting. 0;
+ * -ECONNRESET. */
+int conn_send(struct conn *c, const char *sql, const char *const *values, unsigned n) _must_check_;
+/* Reads what has come, without waiting; notifications go to the sink. 0; -EIO: the server refused
+ * what was sent, see conn_error; -ECONNRESET: the connection has ended. */
+int conn_receive(struct conn *c, struct notify_sink *sink) _must_check_;
+/* How many texts that were sent have not been answered. */
+unsigned conn_outstanding(const struct conn *c);
 
 /* SQLSTATE of an error result, "" of a success. An error without one is "XX000". */
 const char *conn_sqlstate(const struct pg_result *r);

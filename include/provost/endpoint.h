@@ -151,6 +151,24 @@ static inline bool endpoint_varies(const struct endpoint *e)
 	return e->cache.vary_sub || e->cache.vary_role || e->cache.vary_claims;
 }
 
+/* Whether it has parameters of the body, so that one is read. */
+static inline bool endpoint_has_body(const struct endpoint *e)
+{
+	for (size_t i = 0; i < e->params; i++)
+		if (e->param[i].in == IN_BODY)
+			return true;
+	return false;
+}
+
+/* Whether its statement asks for `:body`. */
+static inline bool endpoint_binds_body(const struct endpoint *e)
+{
+	for (size_t i = 0; i < e->stmt.binds; i++)
+		if (e->stmt.bind[i].source == BIND_BODY)
+			return true;
+	return false;
+}
+
 /* Whether requests for the same key share one fill, and whether its answers are stored. Relaxed:
  * what was stored until then is raised by whoever clears `uncovered`. */
 static inline bool endpoint_is_collapsed(const struct endpoint *e)

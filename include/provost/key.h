@@ -2,10 +2,10 @@
  * key: a request for an endpoint as bytes, for the cache and for whoever wants the same answer.
  *
  * The endpoint's prefix (name, NUL, fingerprint) and then per parameter, in the order of their
- * declaration, a 0 byte for NULL, or a 1 byte, PostgreSQL's text and a NUL; then likewise, of who
- * is calling, what the endpoint varies by: subject, roles, claims. Requests that normalise to the
- * same values have the same key, no two others have, and the values can be read back out of it.
- * Pure functions.
+ * declaration, a 0 byte for NULL, or a 1 byte, PostgreSQL's text and a NUL; then likewise `:body`,
+ * where the statement asks for it, and of who is calling, what the endpoint varies by: subject,
+ * roles, claims. Requests that normalise to the same values have the same key, no two others have,
+ * and the values can be read back out of it. Pure functions.
  */
 #ifndef PROVOST_KEY_H
 #define PROVOST_KEY_H
@@ -26,10 +26,10 @@ struct key_caller {
 int key_build(const struct endpoint *e, const struct values *v, const struct key_caller *caller,
               struct buf *out) _must_check_;
 
-/* Points `value`, one per parameter of the endpoint, and `ret_caller` (or NULL) into the key's
- * bytes: text or NULL, as is what the endpoint does not vary by. */
+/* Points `value`, one per parameter of the endpoint, `ret_body` and `ret_caller` (or NULL) into the
+ * key's bytes: text or NULL, as is what the endpoint does not ask for or vary by. */
 void key_values(const struct endpoint *e, const void *key, size_t len, const char **value,
-                struct key_caller *ret_caller);
+                const char **ret_body, struct key_caller *ret_caller);
 
 /* The name of the endpoint whose key it is; NUL-terminated, within the key. */
 const char *key_endpoint(const void *key);

@@ -7,6 +7,10 @@
  * every `heartbeat_ms` measures the lag; while one is overdue (not back after twice that), or the
  * connection is lost, nothing is fresh (generations_trust), and reads go to the database.
  *
+ * That what comes is complete is known of a session of our own only: behind a pooler notifications
+ * are lost without a word. A heartbeat that comes back from another session than it was sent on
+ * gives it away, and the stream is refused.
+ *
  * Writes wait for the stream: listener_expect before the transaction's token is sent,
  * listener_await after its COMMIT. Any thread may call these; listener_await blocks, and is for
  * workers only.
@@ -17,6 +21,7 @@
 #ifndef PROVOST_LISTENER_H
 #define PROVOST_LISTENER_H
 
+#include <pthread.h>
 #include <sys/queue.h>
 
 #include "provost/change.h"
@@ -34,14 +39,14 @@ struct listener_options {
 /* Whoever wants to know as well; called on the listener's thread, with no lock held, and must not
  * block. Each may be NULL. */
 struct listener_sink {
-	/* A change, after its generations were raised. `lag_us`: the stream's, as of the last beat.
-	 */
+	/* A change of a table, after its generations were raised. */
 	void (*change)(void *arg, const struct change *c);
 	/* Changes may have been missed: once per gap, after the epoch was raised. */
 	void (*gap)(void *arg);
-	/* API keys or revocations have changed. */
+	/* API keys or revocations have changed, or may have, before the stream was there. */
 	void (*identities)(void *arg);
-	/* Triggers may have changed (`epoch` was sent). */
+	/* Triggers may have changed: `epoch` was sent, or may have been, before the stream was
+	 * there. */
 	void (*triggers)(void *arg);
 	void *arg;
 };
@@ -65,16 +70,19 @@ void listener_free(struct listener **l);
 struct sync {
 	char payload[sizeof "sync " + CHANGE_TOKEN_LEN]; /* to be sent on the channel */
 	/* The listener's, under its lock. */
-	uint64_t connection; /* that it was registered with; 0: there was none */
+	uint64_t connection; /* that it was registered with; 0: not registered */
 	bool seen;
+	pthread_cond_t news;
 	TAILQ_ENTRY(sync) link;
 };
 
-/* Registers a random token. Always followed by listener_await or listener_forget. */
+/* Registers a random token, unless there is no connection, or SYNCS_MAX are registered. Always
+ * followed by listener_await or listener_forget. */
 void listener_expect(struct listener *l, struct sync *s);
 /* Waits until the token, and so all that was committed before it, has been processed. True: it has.
  * False: it may have been missed, because the connection is another than at listener_expect, or is
- * lost, or the heartbeat is overdue, or sync_timeout or the deadline has passed. */
+ * lost, or the heartbeat is overdue, or sync_timeout or the deadline has passed: the epoch is the
+ * caller's to raise. */
 bool listener_await(struct listener *l, struct sync *s, uint64_t deadline_us) _must_check_;
 void listener_forget(struct listener *l, struct sync *s);
 

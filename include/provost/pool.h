@@ -58,6 +58,11 @@ int pool_acquire(struct pool *p, bool verify, struct conn **ret) _must_check_;
  * closed. */
 void pool_release(struct pool *p, struct conn **c);
 
+/* Asks the server to cancel what a borrowed connection runs, without giving it back: the borrower
+ * goes on receiving, and learns how it ended. What is run on it afterwards by the same borrower may
+ * be hit as well; nobody else's is. 0 or -ENOMEM. */
+int pool_cancel(struct pool *p, struct conn *c) _must_check_;
+
 /* False from the moment the last connection is gone and a new one failed, until one succeeds. */
 bool pool_is_up(struct pool *p);
 /* The database was seen elsewhere: what waits to try again tries at once. Any thread. */

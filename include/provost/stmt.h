@@ -38,6 +38,8 @@ struct stmt {
 
 /* Computes id and name from sql and oid. */
 void stmt_seal(struct stmt *s);
+/* The name that goes with an id. */
+void stmt_name(uint64_t id, char *ret, size_t size);
 void stmt_done(struct stmt *s);
 
 #endif

@@ -23,6 +23,14 @@ size_t tags_of(const struct generations *g, const struct endpoint *e, const char
 /* More tables and names than this an endpoint cannot have: describing it says so. */
 enum { TAGS_MIN = 128 };
 
+/* A change of the table, for what depends on the whole of it: `t`. */
+void tags_raise_table(struct generations *g, const char *table);
+/* Of rows that are not known, for what depends on any: `t:*`. Not `t`. */
+void tags_raise_rows(struct generations *g, const char *table);
+/* Of the rows where the column has, or had, that value. Neither `t` nor `t:*`. */
+void tags_raise_row(struct generations *g, const char *table, const char *column,
+                    const char *value);
+
 /* By hand: a tag as written, and where it has no colon also `TAG:*`, so that naming a table reaches
  * everything that depends on it. */
 void tags_raise(struct generations *g, const char *tag, size_t n);

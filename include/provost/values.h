@@ -1,13 +1,14 @@
 /*
  * values: one request's parameters, checked and normalised.
  *
- * Path segments and the query string come in raw (split before decoding); what comes out is, per
- * declared parameter, PostgreSQL's text for it or NULL, the form in which it is bound and in which
- * it joins a cache key: equal requests give equal values. All that is wrong is reported at once.
+ * Path segments and the query string come in raw (split before decoding), the body as JSON; what
+ * comes out is, per declared parameter, PostgreSQL's text for it or NULL, the form in which it is
+ * bound and in which it joins a key: equal requests give equal values. All that is wrong is
+ * reported at once.
  *
  * A struct values belongs to one request at a time; bytes live in its own arena, bounded by the
- * target's size. Its memory is kept from one request to the next, up to VALUES_KEEP_MAX, so that
- * reading allocates nothing once it has seen a request as large.
+ * sizes of target and body. Its memory is kept from one request to the next, up to VALUES_KEEP_MAX,
+ * so that reading allocates nothing once it has seen a request as large.
  */
 #ifndef PROVOST_VALUES_H
 #define PROVOST_VALUES_H
@@ -17,6 +18,7 @@
 
 enum {
 	VALUES_REASON_MAX = 160,
+	VALUES_NAME_MAX = 160, /* bytes of a name in an error; longer ones are cut */
 	VALUES_ERRORS_MAX = 64,
 	VALUES_PAIRS_MAX = 1024,   /* of one query string */
 	VALUES_JSON_DEPTH = 32,    /* of one json value */
@@ -26,8 +28,9 @@ enum {
 
 /* One entry of a problem document's `errors`. */
 struct value_error {
-	const char *
-	    name; /* the declared parameter's, borrowed from the endpoint; "" for the whole query */
+	/* The declared parameter's, the undeclared member's as it was sent, or a place within one:
+	 * `prices[3].week`, counted from 0. "" for the whole query or body. */
+	char name[VALUES_NAME_MAX];
 	enum param_in in;
 	char reason[VALUES_REASON_MAX];
 };
@@ -49,7 +52,8 @@ struct values {
 	ptrdiff_t *offset; /* per endpoint->param: into the arena, or -1 for NULL */
 	size_t count;
 	struct value_error *error;
-	size_t errors; /* at most VALUES_ERRORS_MAX are kept */
+	size_t errors;   /* at most VALUES_ERRORS_MAX are kept */
+	struct buf body; /* values_body */
 
 	/* While reading, and room for the next time. */
 	struct buf decoded, element;
@@ -67,6 +71,24 @@ void values_done(struct values *v);
  * v->errors when the request is at fault; -ENOMEM. Parameters of the body stay NULL. */
 int values_read(struct values *v, const struct endpoint *e, const struct slice *path, size_t paths,
                 struct slice query) _must_check_;
+
+/* After values_read, whatever it returned but -ENOMEM: reads the members of the body. One JSON
+ * object (RFC 8259, strictly); each member of its type, without conversions: a text is a string, an
+ * integer a number without point or exponent, a boolean true or false; uuid, date and timestamp are
+ * strings; an array is an array, without nulls; json is anything. null is NULL, also where there is
+ * a default. Undeclared and repeated members are errors. Of `NAME json[] {…}` the value is one
+ * jsonb text, in which members that were left out have their defaults. Returns as values_read:
+ * -EINVAL when there is any error, those of path and query included. */
+int values_read_body(struct values *v, const struct endpoint *e, struct slice body) _must_check_;
+
+/* Whether what is wrong is in the body's members alone: it is JSON and an object, and path and
+ * query are good. */
+bool values_only_members_wrong(const struct values *v);
+
+/* What `:body` is bound to: a JSON object of the members that were sent, normalised; those that
+ * were left out are absent, whatever their default, and null is null. NULL where the statement
+ * does not ask for it. Valid as what values_get returns. */
+const char *values_body(const struct values *v);
 
 /* The value of the i-th parameter as NUL-terminated text, or NULL. Valid until values_reset or
  * values_done. */

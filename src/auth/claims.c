@@ -38,7 +38,7 @@ static enum moment get_moment(const json_t *claims, const char *name, int64_t *r
 static int check_times(const struct claim_rules *rules, const json_t *claims, int64_t now_s,
                        struct identity_parts *p, const char **reason)
 {
-	int64_t exp_s, nbf_s, iat_s;
+	int64_t exp_s = 0, nbf_s = 0, iat_s = 0;
 	enum moment exp = get_moment(claims, "exp", &exp_s);
 	enum moment nbf = get_moment(claims, "nbf", &nbf_s);
 	enum moment iat = get_moment(claims, "iat", &iat_s);

@@ -1,7 +1,7 @@
 #include "../schema/grants.h"
 
-#include "../schema/admin.h"
 #include "../load.h"
+#include "../schema/admin.h"
 #include "commands.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
@@ -12,8 +12,7 @@ int command_grants_print(const struct command_line *l)
 {
 	_cleanup_errors_ struct errors *errs = errors_new();
 	_cleanup_config_ struct config *config = config_load(command_config_file(l), environ, errs);
-	_cleanup_catalog_ struct catalog *catalog =
-	    config ? load_catalog(config, errs) : NULL;
+	_cleanup_catalog_ struct catalog *catalog = config ? load_catalog(config, errs) : NULL;
 	_cleanup_admin_ struct admin a = {NULL};
 
 	if (!catalog || admin_open(&a, config->pool.url, errs) < 0 ||

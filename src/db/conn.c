@@ -151,9 +151,7 @@ short conn_events(const struct conn *c)
 	return c->polling == PGRES_POLLING_WRITING ? POLLOUT : POLLIN;
 }
 
-/* Waits for `events` on the socket. 0, -ETIMEDOUT or -ECANCELED; errors of the socket show up in
- * libpq. */
-static int wait_for(struct conn *c, short events, uint64_t deadline_us)
+int conn_wait(struct conn *c, short events, uint64_t deadline_us)
 {
 	for (;;) {
 		uint64_t now = clock_us();
@@ -162,8 +160,9 @@ static int wait_for(struct conn *c, short events, uint64_t deadline_us)
 		uint64_t ms = (deadline_us - now + 999) / 1000;
 		struct pollfd p[] = {
 		    {.fd = PQsocket(c->pg), .events = events},
-		    {.fd = c->interrupt, .events = POLLIN}, /* poll passes over -1 */
-		    {.fd = c->abandon, .events = POLLIN},
+		    /* poll passes over -1 */
+		    {.fd = c->insisting ? -1 : c->interrupt, .events = POLLIN},
+		    {.fd = c->insisting ? -1 : c->abandon, .events = POLLIN},
 		};
 		int n = poll(p, ELEMENTSOF(p), (int)MIN(ms, 3600000u));
 		if (n > 0 && (p[1].revents || p[2].revents))
@@ -183,7 +182,7 @@ struct conn *conn_open(const char *url, bool prepare, int interrupt, uint64_t de
 	}
 	int r = PQstatus(c->pg) == CONNECTION_BAD ? -ECONNREFUSED : 0;
 	while (r == 0) {
-		r = wait_for(c, conn_events(c), deadline_us);
+		r = conn_wait(c, conn_events(c), deadline_us);
 		if (r == 0)
 			r = conn_advance(c);
 	}
@@ -205,6 +204,7 @@ void conn_free(struct conn **cp)
 	*cp = NULL;
 	PQfinish(c->pg);
 	free(c->prepared);
+	free(c->expected);
 	c->magic = 0;
 	free(c);
 }
@@ -224,281 +224,78 @@ const char *conn_error(struct conn *c)
 	return n ? line : "connection closed";
 }
 
-/* ---- what is prepared ---------------------------------------------------------------- */
+/* ---- statements ---------------------------------------------------------------------- */
 
-static bool is_prepared(const struct conn *c, uint64_t id)
+/* Waits for what has been begun, of one step, and gives its result. */
+static int finish(struct conn *c, int r, struct conn_step *step, uint64_t deadline_us,
+                  struct pg_result **ret)
 {
-	for (size_t i = 0; i < c->prepareds; i++)
-		if (c->prepared[i] == id)
-			return true;
-	return false;
-}
-
-static int note_prepared(struct conn *c, uint64_t id)
-{
-	if (is_prepared(c, id))
-		return 0;
-	if (c->prepareds == c->prepared_cap) {
-		size_t cap = c->prepared_cap ? 2 * c->prepared_cap : 32;
-		uint64_t *p = realloc(c->prepared, cap * sizeof *p);
-		if (!p)
-			return -ENOMEM;
-		c->prepared = p;
-		c->prepared_cap = cap;
-	}
-	c->prepared[c->prepareds++] = id;
-	return 0;
-}
-
-static void forget_prepared(struct conn *c, uint64_t id)
-{
-	for (size_t i = 0; i < c->prepareds; i++)
-		if (c->prepared[i] == id)
-			c->prepared[i--] = c->prepared[--c->prepareds];
-}
-
-/* ---- sending and receiving ----------------------------------------------------------- */
-
-/* What one Sync is to bring. */
-struct exchange {
-	struct row_sink *sink; /* NULL: rows stay in the result */
-	PGresult *kept;        /* of its results the first error, else the last */
-};
-
-static int lost(struct conn *c)
-{
-	c->broken = true;
-	return -ECONNRESET;
-}
-
-/* Ends what has been queued with a Sync and begins to send it. */
-static int sync_and_send(struct conn *c)
-{
-	if (!PQpipelineSync(c->pg))
-		return lost(c);
-	c->syncs++;
-	return PQflush(c->pg) < 0 ? lost(c) : 0;
-}
-
-static bool is_error(const PGresult *r)
-{
-	return PQresultStatus(r) == PGRES_FATAL_ERROR;
-}
-
-static void keep(struct exchange *x, PGresult *r)
-{
-	if (PQresultStatus(r) == PGRES_PIPELINE_ABORTED || (x->kept && is_error(x->kept))) {
-		PQclear(r);
-		return;
-	}
-	PQclear(x->kept);
-	x->kept = r;
-}
-
-/* The rows of the command that libpq is at come one by one, if there is somebody to take them. It
- * refuses, harmlessly, for a command that returns none. */
-static void ask_for_rows(struct conn *c, const struct exchange *x)
-{
-	if (x->sink)
-		(void)PQsetSingleRowMode(c->pg);
-}
-
-/* One result that is not the Sync's. */
-static int take_result(struct conn *c, struct exchange *x, PGresult *r)
-{
-	if (PQresultMemorySize(r) > CONN_KEPT_MAX)
-		c->bloated = true;
-	if (PQresultStatus(r) == PGRES_SINGLE_TUPLE) {
-		struct pg_result *row = (struct pg_result *)r;
-		/* Without a sink it is a row of a statement that was given up. */
-		int err = x->sink ? x->sink->row(x->sink, &row) : 0;
-		conn_result_free(&row);
-		if (err < 0)
-			c->broken = true; /* the rest is still coming, and nobody wants it */
-		return err;
-	}
-	int err = 0;
-	/* A prepared statement outlives the failure of what is run after it, also if that was given
-	 * up and this is the drain. */
-	if (c->preparing && PQresultStatus(r) == PGRES_COMMAND_OK)
-		err = note_prepared(c, c->preparing);
-	c->preparing = 0;
-	keep(x, r);
-	return err;
-}
-
-/* Takes the results that are complete. 1: the Sync's end is reached; 0: more must come. A NULL ends
- * each command; two in a row mean that libpq and we disagree about what is outstanding. */
-static int take_results(struct conn *c, struct exchange *x)
-{
-	bool ended = false;
-	while (!PQisBusy(c->pg)) {
-		PGresult *r = PQgetResult(c->pg);
-		if (PQstatus(c->pg) == CONNECTION_BAD) {
-			if (r)
-				keep(x, r);
-			return lost(c);
-		}
-		if (!r) {
-			if (ended)
-				return lost(c);
-			ended = true;
-			ask_for_rows(c, x);
-			continue;
-		}
-		ended = false;
-		if (PQresultStatus(r) == PGRES_PIPELINE_SYNC) {
-			PQclear(r);
-			ALWAYS(c->syncs > 0);
-			c->syncs--;
-			return 1;
-		}
-		int err = take_result(c, x, r);
-		if (err < 0)
-			return err;
-	}
-	return 0;
-}
-
-/* Receives until the Sync. */
-static int receive(struct conn *c, uint64_t deadline_us, struct exchange *x)
-{
-	for (;;) {
-		int flushing = PQflush(c->pg);
-		if (flushing < 0)
-			return lost(c);
-		int r = wait_for(c, flushing ? POLLIN | POLLOUT : POLLIN, deadline_us);
-		if (r < 0)
-			return r;
-		bool alive = PQconsumeInput(c->pg);
-		r = take_results(c, x);
-		if (r != 0)
-			return MIN(r, 0);
-		/* The server's last words, if any, were in what was read before the end. */
-		if (!alive)
-			return lost(c);
-	}
-}
-
-static int finish(struct conn *c, uint64_t deadline_us, struct exchange *x, struct pg_result **ret)
-{
-	ask_for_rows(c, x);
-	int r = sync_and_send(c);
 	if (r == 0)
-		r = receive(c, deadline_us, x);
-	else
-		(void)take_results(c, x);
-	if (r == 0 && !x->kept)
+		r = conn_pipeline_next(c, deadline_us);
+	conn_pipeline_end(c);
+	if (r == 0 && !step->result)
 		r = -ENOMEM;
-	if (r < 0 && r != -ECONNRESET) {
-		PQclear(x->kept);
-		x->kept = NULL;
-	}
-	*ret = (struct pg_result *)x->kept;
+	if (r < 0 && r != -ECONNRESET)
+		conn_result_free(&step->result);
+	*ret = step->result;
 	return r;
 }
 
-/* ---- statements ---------------------------------------------------------------------- */
-
-static int run_once(struct conn *c, const struct stmt *s, const char *const *values,
-                    uint64_t deadline_us, struct row_sink *sink, struct pg_result **ret)
+static int run_step(struct conn *c, struct conn_step *step, uint64_t deadline_us,
+                    struct pg_result **ret)
 {
-	struct exchange x = {.sink = sink};
-	int n = (int)s->binds;
-	if (!c->prepare) {
-		if (!PQsendQueryParams(c->pg, s->sql, n, s->oid, values, NULL, NULL, 0))
-			return lost(c);
-		return finish(c, deadline_us, &x, ret);
-	}
-	if (!is_prepared(c, s->id)) {
-		if (!PQsendPrepare(c->pg, s->name, s->sql, n, s->oid))
-			return lost(c);
-		c->preparing = s->id;
-	}
-	if (!PQsendQueryPrepared(c->pg, s->name, n, values, NULL, NULL, 0))
-		return lost(c);
-	return finish(c, deadline_us, &x, ret);
-}
-
-/* Its columns are others than when it was prepared. The same SQLSTATE may come from the statement
- * itself. */
-static bool has_changed(const struct pg_result *r)
-{
-	const char *where = PQresultErrorField((const PGresult *)r, PG_DIAG_SOURCE_FUNCTION);
-	return !strcmp(conn_sqlstate(r), "0A000") && where &&
-	       !strcmp(where, "RevalidateCachedQuery");
-}
-
-/* The session holds it no more. Here, too, the statement itself may say the same of another. */
-static bool has_gone(const struct pg_result *r, const struct stmt *s)
-{
-	const char *message = PQresultErrorField((const PGresult *)r, PG_DIAG_MESSAGE_PRIMARY);
-	return !strcmp(conn_sqlstate(r), "26000") && message && strstr(message, s->name);
+	return finish(c, conn_pipeline_begin(c, step, 1, NULL), step, deadline_us, ret);
 }
 
 int conn_run(struct conn *c, const struct stmt *s, const char *const *values, uint64_t deadline_us,
              struct row_sink *sink, struct pg_result **ret)
 {
-	CHECK_MAGIC(c, CONN_MAGIC);
-	*ret = NULL;
-	bool known = is_prepared(c, s->id);
-	int r = run_once(c, s, values, deadline_us, sink, ret);
-	if (r < 0 || !known)
-		return r;
-	bool changed = has_changed(*ret);
-	if (!changed && !has_gone(*ret, s))
+	bool known = pipeline_holds(c, s->id);
+	struct conn_step step = {.stmt = s, .values = values, .sink = sink, .sync = true};
+	int r = run_step(c, &step, deadline_us, ret);
+	if (r < 0 || !known || !conn_forgot(*ret, s))
 		return r;
 	conn_result_free(ret);
-	if (changed) {
-		char sql[64];
-		snprintf(sql, sizeof sql, "/* provost */ DEALLOCATE %s", s->name);
-		r = conn_command(c, sql, deadline_us, ret);
-		conn_result_free(ret);
-		if (r < 0)
-			return r;
-	}
-	forget_prepared(c, s->id);
-	return run_once(c, s, values, deadline_us, sink, ret);
-}
-
-void conn_watch(struct conn *c, int abandon)
-{
-	c->abandon = abandon;
+	return run_step(c, &step, deadline_us, ret);
 }
 
 int conn_describe(struct conn *c, const struct stmt *s, uint64_t deadline_us,
                   struct pg_result **ret)
 {
-	CHECK_MAGIC(c, CONN_MAGIC);
-	*ret = NULL;
-	struct exchange x = {0};
-	if (!PQsendPrepare(c->pg, "", s->sql, (int)s->binds, s->oid) ||
-	    !PQsendDescribePrepared(c->pg, ""))
-		return lost(c);
-	return finish(c, deadline_us, &x, ret);
+	struct conn_step step = {.sync = true};
+	int r = pipeline_room(c, 3);
+	if (r == 0)
+		r = pipeline_sent(c, PQsendPrepare(c->pg, "", s->sql, (int)s->binds, s->oid), &step,
+		                  EXPECT_RESULT, 0);
+	if (r == 0)
+		r = pipeline_sent(c, PQsendDescribePrepared(c->pg, ""), &step, EXPECT_RESULT, 0);
+	if (r == 0)
+		r = pipeline_sent(c, PQpipelineSync(c->pg), &step, EXPECT_SYNC, 0);
+	return finish(c, r, &step, deadline_us, ret);
 }
 
 int conn_explain(struct conn *c, const struct stmt *s, uint64_t deadline_us, struct pg_result **ret)
 {
-	CHECK_MAGIC(c, CONN_MAGIC);
-	*ret = NULL;
-	struct exchange x = {0};
+	struct conn_step step = {.sync = true};
 	_cleanup_free_ char *sql = xasprintf("/* provost */ EXPLAIN (FORMAT JSON) %s", s->sql);
 	_cleanup_free_ const char **nulls = xcalloc(s->binds + 1, sizeof *nulls);
-	if (!PQsendQueryParams(c->pg, sql, (int)s->binds, s->oid, nulls, NULL, NULL, 0))
-		return lost(c);
-	return finish(c, deadline_us, &x, ret);
+	int r = pipeline_room(c, 2);
+	if (r == 0)
+		r = pipeline_sent(
+		    c, PQsendQueryParams(c->pg, sql, (int)s->binds, s->oid, nulls, NULL, NULL, 0),
+		    &step, EXPECT_RESULT, 0);
+	if (r == 0)
+		r = pipeline_sent(c, PQpipelineSync(c->pg), &step, EXPECT_SYNC, 0);
+	return finish(c, r, &step, deadline_us, ret);
 }
 
 int conn_command(struct conn *c, const char *sql, uint64_t deadline_us, struct pg_result **ret)
 {
-	CHECK_MAGIC(c, CONN_MAGIC);
-	*ret = NULL;
-	struct exchange x = {0};
-	if (!PQsendQueryParams(c->pg, sql, 0, NULL, NULL, NULL, NULL, 0))
-		return lost(c);
-	return finish(c, deadline_us, &x, ret);
+	struct conn_step step = {.sql = sql, .sync = true};
+	return run_step(c, &step, deadline_us, ret);
 }
+
+/* ---- results ------------------------------------------------------------------------- */
 
 void conn_result_free(struct pg_result **r)
 {
@@ -509,10 +306,35 @@ void conn_result_free(struct pg_result **r)
 const char *conn_sqlstate(const struct pg_result *result)
 {
 	const PGresult *r = (const PGresult *)result;
-	if (!r || !is_error(r))
+	if (PQresultStatus(r) != PGRES_FATAL_ERROR || !r)
 		return "";
 	const char *s = PQresultErrorField(r, PG_DIAG_SQLSTATE);
 	return s && strlen(s) == 5 ? s : "XX000";
+}
+
+const char *conn_tag(const struct pg_result *result)
+{
+	PGresult *r = (PGresult *)(uintptr_t)result;
+	ExecStatusType status = PQresultStatus(r);
+	return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK ? PQcmdStatus(r) : "";
+}
+
+bool conn_has_changed(const struct pg_result *r)
+{
+	const char *where = PQresultErrorField((const PGresult *)r, PG_DIAG_SOURCE_FUNCTION);
+	return !strcmp(conn_sqlstate(r), "0A000") && where &&
+	       !strcmp(where, "RevalidateCachedQuery");
+}
+
+bool conn_has_gone(const struct pg_result *r, const char *name)
+{
+	const char *message = PQresultErrorField((const PGresult *)r, PG_DIAG_MESSAGE_PRIMARY);
+	return !strcmp(conn_sqlstate(r), "26000") && message && strstr(message, name);
+}
+
+bool conn_forgot(const struct pg_result *r, const struct stmt *s)
+{
+	return conn_has_changed(r) || conn_has_gone(r, s->name);
 }
 
 /* ---- after use ----------------------------------------------------------------------- */
@@ -521,26 +343,23 @@ enum conn_condition conn_condition(const struct conn *c)
 {
 	if (c->broken || PQstatus(c->pg) != CONNECTION_OK)
 		return CONN_BROKEN;
-	if (c->syncs > 0)
+	if (c->next < c->expecteds)
 		return CONN_DIRTY;
 	/* A session left inside a transaction would hand its snapshot to the next borrower. */
 	return PQtransactionStatus(c->pg) == PQTRANS_IDLE ? CONN_CLEAN : CONN_BROKEN;
 }
 
-enum conn_condition conn_drain(struct conn *c)
-{
-	struct exchange x = {0};
-	if (PQflush(c->pg) < 0 || !PQconsumeInput(c->pg)) {
-		c->broken = true;
-		return CONN_BROKEN;
-	}
-	while (c->syncs > 0 && take_results(c, &x) == 1)
-		;
-	PQclear(x.kept);
-	return conn_condition(c);
-}
-
 void conn_give_up(struct conn *c)
 {
 	c->broken = true;
+}
+
+void conn_watch(struct conn *c, int abandon)
+{
+	c->abandon = abandon;
+}
+
+void conn_insist(struct conn *c, bool on)
+{
+	c->insisting = on;
 }

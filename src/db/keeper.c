@@ -134,16 +134,22 @@ static void advance_connecting(struct pool *p, struct conn *c, bool is_ready)
 
 /* ---- draining ------------------------------------------------------------------------ */
 
+static void note_cancelled_locked(struct pool *p, enum conn_state state, unsigned number)
+{
+	struct conn *c;
+	TAILQ_FOREACH (c, &p->list[state], link)
+		if (c->number == number)
+			c->cancels--;
+}
+
 /* A cancel request has been delivered or given up; called by the canceller. The connection may have
  * been closed meanwhile, which is why it is looked up by its number. */
 void keeper_cancelled(void *arg, unsigned number)
 {
 	struct pool *p = arg;
-	struct conn *c;
 	pthread_mutex_lock(&p->lock);
-	TAILQ_FOREACH (c, &p->list[CONN_DRAINING], link)
-		if (c->number == number)
-			c->cancelling = false;
+	note_cancelled_locked(p, CONN_BUSY, number);
+	note_cancelled_locked(p, CONN_DRAINING, number);
 	pthread_mutex_unlock(&p->lock);
 	pool_wake(p);
 }
@@ -153,8 +159,7 @@ static void advance_draining(struct pool *p, struct conn *c, bool is_ready)
 	uint64_t now = clock_us();
 	enum conn_condition condition = is_ready ? conn_drain(c) : conn_condition(c);
 	pthread_mutex_lock(&p->lock);
-	bool cancelling = c->cancelling;
-	bool back = condition == CONN_CLEAN && !cancelling;
+	bool back = condition == CONN_CLEAN && c->cancels == 0;
 	if (back && !pool_surplus_locked(p, c, now)) {
 		conn_move_locked(p, c, CONN_IDLE, now);
 		pool_serve_locked(p, now);

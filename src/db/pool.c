@@ -186,6 +186,8 @@ void pool_release(struct pool *p, struct conn **cp)
 	enum conn_condition condition = conn_condition(c);
 	if (condition == CONN_DIRTY && !(request = cancel_request_new(c)))
 		condition = CONN_BROKEN;
+	conn_watch(c, -1);
+	conn_insist(c, false);
 
 	uint64_t now = clock_us();
 	pthread_mutex_lock(&p->lock);
@@ -195,15 +197,15 @@ void pool_release(struct pool *p, struct conn **cp)
 	    (condition == CONN_CLEAN && pool_surplus_locked(p, c, now)) || p->stopping) {
 		conn_move_locked(p, c, CONN_CLOSED, now);
 		closed = c;
-	} else if (condition == CONN_DIRTY) {
-		c->cancelling = true;
-		p->cancels++;
+	} else if (condition == CONN_DIRTY || c->cancels > 0) {
+		c->cancels += condition == CONN_DIRTY;
+		p->cancels += condition == CONN_DIRTY;
 		conn_move_locked(p, c, CONN_DRAINING, now);
 	} else {
 		conn_move_locked(p, c, CONN_IDLE, now);
 		pool_serve_locked(p, now);
 	}
-	bool tell = condition != CONN_CLEAN || closed;
+	bool tell = condition != CONN_CLEAN || closed || c->state == CONN_DRAINING;
 	pthread_mutex_unlock(&p->lock);
 
 	if (request && !closed)
@@ -213,6 +215,19 @@ void pool_release(struct pool *p, struct conn **cp)
 	conn_free(&closed);
 	if (tell)
 		pool_wake(p);
+}
+
+int pool_cancel(struct pool *p, struct conn *c)
+{
+	struct cancel_request *request = cancel_request_new(c);
+	if (!request)
+		return -ENOMEM;
+	pthread_mutex_lock(&p->lock);
+	c->cancels++;
+	p->cancels++;
+	pthread_mutex_unlock(&p->lock);
+	cancel_send(p->cancel, request);
+	return 0;
 }
 
 void pool_close(struct pool *p, struct conn *c, bool was_lost)

@@ -11,20 +11,20 @@
 
 #include "value.h"
 
-enum { EXPONENT_MAX = 308, NUMBER_MAX = VALUES_NUMERIC_MAX };
+enum { EXPONENT_MAX = 308, NUMBER_MAX = VALUES_NUMERIC_MAX, LEVELS_MAX = 64 };
 
 enum expect { EXPECT_VALUE, EXPECT_FIRST_VALUE, EXPECT_KEY, EXPECT_FIRST_KEY, EXPECT_NEXT };
 
 struct json {
 	const char *p, *end;
-	struct buf *out;
+	struct buf *out; /* NULL: the form alone is looked at, not what strings and numbers hold */
 	const char *why;
 	enum expect expect;
-	unsigned depth;
+	unsigned depth, depth_max;
 	uint64_t objects; /* bit per level that is an object */
 };
 
-_Static_assert(VALUES_JSON_DEPTH <= 64, "a bit per level");
+_Static_assert((int)VALUES_JSON_DEPTH <= (int)LEVELS_MAX, "a bit per level");
 
 static const char not_json[] = "must be JSON (RFC 8259)";
 
@@ -32,6 +32,12 @@ static bool fail(struct json *j, const char *why)
 {
 	j->why = why;
 	return false;
+}
+
+static void put(struct json *j, const char *p, size_t n)
+{
+	if (j->out)
+		buf_add(j->out, p, n);
 }
 
 static bool is_digit(const struct json *j, const char *p)
@@ -66,9 +72,9 @@ static bool take_code_point(struct json *j, uint32_t *ret)
 
 	if (!take_hex4(j, &c))
 		return fail(j, not_json);
-	if (c == 0)
+	if (c == 0 && j->out)
 		return fail(j, "must not contain \\u0000");
-	if (c >= 0xd800 && c <= 0xdfff) {
+	if (j->out && c >= 0xd800 && c <= 0xdfff) {
 		if (c >= 0xdc00 || j->end - j->p < 2 || j->p[0] != '\\' || j->p[1] != 'u')
 			return fail(j, "must not contain half a surrogate pair");
 		j->p += 2;
@@ -97,24 +103,21 @@ static void add_escaped(struct buf *out, uint32_t c)
 		utf8_add(out, c);
 }
 
-static bool take_escape(struct json *j)
+/* Behind a backslash. */
+static bool take_escape(struct json *j, uint32_t *ret)
 {
 	static const char letters[] = "b\bf\fn\nr\rt\t\"\"\\\\//";
-	uint32_t c;
 
 	if (j->p == j->end)
 		return fail(j, not_json);
 	if (*j->p == 'u') {
 		j->p++;
-		if (!take_code_point(j, &c))
-			return false;
-		add_escaped(j->out, c);
-		return true;
+		return take_code_point(j, ret);
 	}
 	for (const char *l = letters; *l; l += 2) {
 		if (l[0] == *j->p) {
 			j->p++;
-			add_escaped(j->out, (uint32_t)l[1]);
+			*ret = (uint32_t)l[1];
 			return true;
 		}
 	}
@@ -124,8 +127,9 @@ static bool take_escape(struct json *j)
 static bool take_string(struct json *j)
 {
 	const char *from = ++j->p;
+	uint32_t c;
 
-	buf_addc(j->out, '"');
+	put(j, "\"", 1);
 	for (;;) {
 		if (j->p == j->end || (unsigned char)*j->p < 0x20)
 			return fail(j, not_json);
@@ -133,14 +137,16 @@ static bool take_string(struct json *j)
 			j->p++;
 			continue;
 		}
-		buf_add(j->out, from, (size_t)(j->p - from));
+		put(j, from, (size_t)(j->p - from));
 		if (*j->p++ == '"')
 			break;
-		if (!take_escape(j))
+		if (!take_escape(j, &c))
 			return false;
+		if (j->out)
+			add_escaped(j->out, c);
 		from = j->p;
 	}
-	buf_addc(j->out, '"');
+	put(j, "\"", 1);
 	return true;
 }
 
@@ -181,12 +187,12 @@ static bool take_number(struct json *j)
 			return fail(j, not_json);
 		for (digits = j->p; is_digit(j, j->p); j->p++)
 			;
-		if (!exponent_is_small(digits, j->p))
+		if (j->out && !exponent_is_small(digits, j->p))
 			return fail(j, "must have no number with an exponent beyond 308");
 	}
-	if (j->p - start > NUMBER_MAX)
+	if (j->out && j->p - start > NUMBER_MAX)
 		return fail(j, "must have no number of more than 1000 characters");
-	buf_add(j->out, start, (size_t)(j->p - start));
+	put(j, start, (size_t)(j->p - start));
 	return true;
 }
 
@@ -197,25 +203,26 @@ static bool take_word(struct json *j, const char *word)
 	if ((size_t)(j->end - j->p) < n || memcmp(j->p, word, n) != 0)
 		return fail(j, not_json);
 	j->p += n;
-	buf_add(j->out, word, n);
+	put(j, word, n);
 	return true;
 }
 
 static bool push(struct json *j, char c)
 {
-	if (j->depth == VALUES_JSON_DEPTH)
-		return fail(j, "must be nested at most 32 deep");
+	if (j->depth == j->depth_max)
+		return fail(j, j->depth_max == VALUES_JSON_DEPTH ? "must be nested at most 32 deep"
+		                                                 : "must be nested less deep");
 	j->objects = j->objects << 1 | (c == '{');
 	j->depth++;
 	j->p++;
-	buf_addc(j->out, c);
+	put(j, &c, 1);
 	j->expect = c == '{' ? EXPECT_FIRST_KEY : EXPECT_FIRST_VALUE;
 	return true;
 }
 
 static bool pop(struct json *j)
 {
-	buf_addc(j->out, *j->p++);
+	put(j, j->p++, 1);
 	j->objects >>= 1;
 	j->depth--;
 	j->expect = EXPECT_NEXT;
@@ -263,7 +270,7 @@ static bool take_key(struct json *j)
 	skip_blanks(j);
 	if (j->p == j->end || *j->p != ':')
 		return fail(j, not_json);
-	buf_addc(j->out, *j->p++);
+	put(j, j->p++, 1);
 	j->expect = EXPECT_VALUE;
 	return true;
 }
@@ -275,7 +282,7 @@ static bool take_next(struct json *j)
 		return pop(j);
 	if (*j->p != ',')
 		return fail(j, not_json);
-	buf_addc(j->out, *j->p++);
+	put(j, j->p++, 1);
 	j->expect = is_object(j) ? EXPECT_KEY : EXPECT_VALUE;
 	return true;
 }
@@ -296,22 +303,67 @@ static bool take_token(struct json *j)
 	}
 }
 
+static bool take_text(struct json *j)
+{
+	for (;;) {
+		skip_blanks(j);
+		if (j->expect == EXPECT_NEXT && j->depth == 0)
+			return j->p == j->end || fail(j, not_json);
+		if (j->p == j->end)
+			return fail(j, not_json);
+		if (!take_token(j))
+			return false;
+	}
+}
+
+static bool is_utf8(struct json *j)
+{
+	return utf8_length(j->p, (size_t)(j->end - j->p)) >= 0 || fail(j, "must be valid UTF-8");
+}
+
 int json_canonical(const char *s, size_t n, struct buf *out, const char **ret_why)
 {
-	struct json j = {.p = s, .end = s + n, .out = out, .why = not_json};
+	struct json j = {.p = s, .end = s + n, .out = out, .depth_max = VALUES_JSON_DEPTH};
 	size_t start = out->len;
-	bool done = false, ok = utf8_length(s, n) >= 0;
 
-	if (!ok)
-		j.why = "must be valid UTF-8";
-	while (ok && !done) {
-		skip_blanks(&j);
-		done = j.expect == EXPECT_NEXT && j.depth == 0;
-		ok = done ? j.p == j.end : j.p < j.end && take_token(&j);
-	}
-	if (ok)
+	if (is_utf8(&j) && take_text(&j))
 		return 0;
 	out->len = start;
 	*ret_why = j.why;
 	return -EINVAL;
+}
+
+int json_check(struct slice s, const char **ret_why)
+{
+	struct json j = {.p = s.p, .end = s.p + s.n, .depth_max = LEVELS_MAX};
+
+	if (is_utf8(&j) && take_text(&j))
+		return 0;
+	*ret_why = j.why;
+	return -EINVAL;
+}
+
+int json_unquote(struct slice raw, struct buf *out, const char **ret_why)
+{
+	struct json j = {.p = raw.p + 1, .end = raw.p + raw.n - 1, .out = out};
+	size_t start = out->len;
+	uint32_t c;
+
+	while (j.p < j.end) {
+		const char *escape = memchr(j.p, '\\', (size_t)(j.end - j.p));
+		const char *end = escape ? escape : j.end;
+
+		buf_add(out, j.p, (size_t)(end - j.p));
+		j.p = end;
+		if (!escape)
+			break;
+		j.p++;
+		if (!take_escape(&j, &c)) {
+			out->len = start;
+			*ret_why = j.why;
+			return -EINVAL;
+		}
+		utf8_add(out, c);
+	}
+	return 0;
 }

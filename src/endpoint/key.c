@@ -32,6 +32,8 @@ int key_build(const struct endpoint *e, const struct values *v, const struct key
 	buf_add(out, e->key_prefix, e->key_prefix_len);
 	for (size_t i = 0; i < v->count; i++)
 		add(out, values_get(v, i));
+	if (endpoint_binds_body(e))
+		add(out, values_body(v));
 	if (e->cache.vary_sub)
 		add(out, caller->subject);
 	if (e->cache.vary_role)
@@ -57,15 +59,18 @@ static const char *take(const char **p, const char *end)
 }
 
 void key_values(const struct endpoint *e, const void *key, size_t len, const char **value,
-                struct key_caller *ret_caller)
+                const char **ret_body, struct key_caller *ret_caller)
 {
 	const char *p = key, *end = p + len;
 	struct key_caller caller = {0};
+	const char *body = NULL;
 
 	ALWAYS(len >= e->key_prefix_len && memcmp(p, e->key_prefix, e->key_prefix_len) == 0);
 	p += e->key_prefix_len;
 	for (size_t i = 0; i < e->params; i++)
 		value[i] = take(&p, end);
+	if (endpoint_binds_body(e))
+		body = take(&p, end);
 	if (e->cache.vary_sub)
 		caller.subject = take(&p, end);
 	if (e->cache.vary_role)
@@ -73,6 +78,8 @@ void key_values(const struct endpoint *e, const void *key, size_t len, const cha
 	if (e->cache.vary_claims)
 		caller.claims = take(&p, end);
 	ALWAYS(p == end);
+	if (ret_body)
+		*ret_body = body;
 	if (ret_caller)
 		*ret_caller = caller;
 }

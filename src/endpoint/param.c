@@ -245,12 +245,31 @@ static int array_default(const struct param *p, const char *text, struct buf *ou
 	return array_check_count(p, count, reason);
 }
 
+/* Of an array of objects: none. */
+static void objects_default(struct parse *ps, struct param *p, const char *text)
+{
+	if (*text)
+		parse_error(ps, "%s: the only default of an array of objects is '', the empty one",
+		            p->name);
+	else if (p->min.set && p->min.count > 0)
+		parse_error(ps, "%s: the default must have at least %s elements", p->name,
+		            p->min.text);
+	else
+		p->default_value = xstrdup("[]");
+}
+
 static void default_read(struct parse *ps, struct param *p, const char *text)
 {
 	_cleanup_buf_ struct buf out = {0};
 	char reason[VALUES_REASON_MAX];
-	int r = p->array ? array_default(p, text, &out, reason)
-	                 : value_normalise(p, text, strlen(text), &out, reason);
+	int r;
+
+	if (p->members > 0) {
+		objects_default(ps, p, text);
+		return;
+	}
+	r = p->array ? array_default(p, text, &out, reason)
+	             : value_normalise(p, text, strlen(text), &out, reason);
 
 	if (r < 0)
 		parse_error(ps, "%s: the default %s", p->name, reason);

@@ -16,7 +16,12 @@ void stmt_seal(struct stmt *s)
 		XXH3_64bits_update(state, s->oid, s->binds * sizeof(*s->oid));
 	s->id = XXH3_64bits_digest(state);
 	XXH3_freeState(state);
-	snprintf(s->name, sizeof(s->name), "pv_%016" PRIx64, s->id);
+	stmt_name(s->id, s->name, sizeof(s->name));
+}
+
+void stmt_name(uint64_t id, char *ret, size_t size)
+{
+	snprintf(ret, size, "pv_%016" PRIx64, id);
 }
 
 void stmt_done(struct stmt *s)

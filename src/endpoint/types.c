@@ -76,7 +76,8 @@ int param_type_parse(struct slice s)
 pg_oid param_oid(const struct param *p)
 {
 	ALWAYS((size_t)p->type < ELEMENTSOF(types));
-	return p->array ? types[p->type].array_oid : types[p->type].oid;
+	/* An array of objects is one jsonb: what jsonb_to_recordset takes. */
+	return p->array && !p->members ? types[p->type].array_oid : types[p->type].oid;
 }
 
 const char *returns_name(enum returns r)

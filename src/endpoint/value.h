@@ -37,6 +37,40 @@ int timestamp_canonical(const char *s, size_t n, struct buf *out,
 
 int json_canonical(const char *s, size_t n, struct buf *out, const char **ret_why) _must_check_;
 
+/* ---- JSON without a tree: json.c, jsonpart.c ------------------------------------------ */
+
+/* Whether the bytes are one JSON text. What its strings and numbers hold is not looked at: that is
+ * for whoever takes them out, and can name them. */
+int json_check(struct slice s, const char **ret_why) _must_check_;
+
+enum json_kind {
+	JSON_NULL,
+	JSON_BOOLEAN,
+	JSON_NUMBER,
+	JSON_STRING,
+	JSON_ARRAY,
+	JSON_OBJECT,
+};
+/* "a number", for sentences. */
+const char *json_kind_name(enum json_kind k);
+
+/* All of these are for what json_check has passed. A value is its text from the first byte to the
+ * last, without blanks around it. */
+struct slice json_value(struct slice text);
+enum json_kind json_kind_of(struct slice value);
+/* What stands between the brackets of an array or object, for the functions below. */
+struct slice json_inside(struct slice value);
+/* Takes the next element, or member with the string that names it; false: there is none. */
+bool json_next(struct slice *rest, struct slice *ret);
+bool json_next_member(struct slice *rest, struct slice *ret_name, struct slice *ret);
+/* Appends what a string stands for. */
+int json_unquote(struct slice value, struct buf *out, const char **ret_why) _must_check_;
+
+/* Keeps an error, but for one that is there already (same name and place) or one too many. `n`
+ * bytes of valid UTF-8 at `name`. */
+int values_report(struct values *v, const char *name, size_t n, enum param_in in,
+                  const char reason[VALUES_REASON_MAX]) _must_check_;
+
 /* A sentence for people, cut between characters where it is too long. */
 void reason_set(char reason[VALUES_REASON_MAX], const char *fmt, ...) _printf_(2, 3);
 

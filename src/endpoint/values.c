@@ -13,6 +13,7 @@ void values_done(struct values *v)
 	buf_done(&v->arena);
 	buf_done(&v->decoded);
 	buf_done(&v->element);
+	buf_done(&v->body);
 	free(v->offset);
 	free(v->error);
 	free(v->pair);
@@ -21,8 +22,9 @@ void values_done(struct values *v)
 
 static size_t memory_held(const struct values *v)
 {
-	return v->arena.cap + v->decoded.cap + v->element.cap + v->offset_cap * sizeof(*v->offset) +
-	       v->error_cap * sizeof(*v->error) + v->pair_cap * sizeof(*v->pair);
+	return v->arena.cap + v->decoded.cap + v->element.cap + v->body.cap +
+	       v->offset_cap * sizeof(*v->offset) + v->error_cap * sizeof(*v->error) +
+	       v->pair_cap * sizeof(*v->pair);
 }
 
 static void buf_reset(struct buf *b)
@@ -40,6 +42,7 @@ void values_reset(struct values *v)
 	buf_reset(&v->arena);
 	buf_reset(&v->decoded);
 	buf_reset(&v->element);
+	buf_reset(&v->body);
 	v->count = 0;
 	v->errors = 0;
 }
@@ -56,6 +59,47 @@ static int array_room(void *array, size_t *cap, size_t n, size_t size)
 		return -ENOMEM;
 	*at = p;
 	*cap = n;
+	return 0;
+}
+
+static bool is_reported(const struct values *v, const char *name, enum param_in in)
+{
+	for (size_t i = 0; i < v->errors; i++)
+		if (v->error[i].in == in && strcmp(v->error[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* Cut between characters where it is too long. */
+static void name_set(char to[VALUES_NAME_MAX], const char *name, size_t n)
+{
+	static const char ellipsis[] = "…";
+	bool cut = n >= VALUES_NAME_MAX;
+
+	if (cut) {
+		n = VALUES_NAME_MAX - sizeof(ellipsis);
+		while (((unsigned char)name[n] & 0xc0) == 0x80)
+			n--;
+	}
+	memcpy(to, name, n);
+	strcpy(to + n, cut ? ellipsis : "");
+}
+
+int values_report(struct values *v, const char *name, size_t n, enum param_in in,
+                  const char reason[VALUES_REASON_MAX])
+{
+	struct value_error *error;
+	char text[VALUES_NAME_MAX];
+
+	name_set(text, name, n);
+	if (v->errors == VALUES_ERRORS_MAX || is_reported(v, text, in))
+		return 0;
+	if (array_room(&v->error, &v->error_cap, v->errors + 1, sizeof(*error)) < 0)
+		return -ENOMEM;
+	error = &v->error[v->errors++];
+	memcpy(error->name, text, sizeof(error->name));
+	error->in = in;
+	memcpy(error->reason, reason, sizeof(error->reason));
 	return 0;
 }
 
@@ -151,18 +195,7 @@ struct reader {
 
 static int report(struct reader *r, const char *name, enum param_in in)
 {
-	struct values *v = r->v;
-	struct value_error *error;
-
-	if (v->errors == VALUES_ERRORS_MAX)
-		return 0;
-	if (array_room(&v->error, &v->error_cap, v->errors + 1, sizeof(*error)) < 0)
-		return -ENOMEM;
-	error = &v->error[v->errors++];
-	error->name = name;
-	error->in = in;
-	memcpy(error->reason, r->reason, sizeof(error->reason));
-	return 0;
+	return values_report(r->v, name, strlen(name), in, r->reason);
 }
 
 static int decode(struct reader *r, struct slice raw, bool plus)

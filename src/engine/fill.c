@@ -26,7 +26,7 @@ static void note_tags(struct engine *e, struct job *j)
 	/* Whether or not it is covered now: it may be when the answer is there. */
 	if (j->endpoint->opaque)
 		return;
-	key_values(j->endpoint, j->key.bytes, j->key.len, value, NULL);
+	key_values(j->endpoint, j->key.bytes, j->key.len, value, NULL, NULL);
 	j->slots = tags_of(e->generations, j->endpoint, value, j->slot, ELEMENTSOF(j->slot));
 }
 

@@ -11,12 +11,14 @@ static size_t size_of_fill(const struct ask *a, size_t *ret_id_len)
 	       a->key.len;
 }
 
-static const char *value_of(const struct bind *b, const char *const *param,
+static const char *value_of(const struct bind *b, const char *const *param, const char *body,
                             const struct key_caller *caller)
 {
 	switch (b->source) {
 	case BIND_PARAM:
 		return param[b->index];
+	case BIND_BODY:
+		return body;
 	case BIND_AUTH_SUB:
 		return caller->subject;
 	case BIND_AUTH_ROLE:
@@ -24,7 +26,7 @@ static const char *value_of(const struct bind *b, const char *const *param,
 	case BIND_AUTH_CLAIMS:
 		return caller->claims;
 	default:
-		ALWAYS(!"a GET has no body");
+		ALWAYS(!"a source of values");
 		return NULL;
 	}
 }
@@ -33,11 +35,11 @@ static const char *value_of(const struct bind *b, const char *const *param,
 static void bind(struct job *j, const char **value)
 {
 	const struct stmt *s = &j->endpoint->stmt;
-	const char *param[ENDPOINT_PARAMS_MAX];
+	const char *param[ENDPOINT_PARAMS_MAX], *body;
 	struct key_caller caller;
-	key_values(j->endpoint, j->key.bytes, j->key.len, param, &caller);
+	key_values(j->endpoint, j->key.bytes, j->key.len, param, &body, &caller);
 	for (size_t i = 0; i < s->binds; i++)
-		value[i] = value_of(&s->bind[i], param, &caller);
+		value[i] = value_of(&s->bind[i], param, body, &caller);
 	j->values = value;
 }
 

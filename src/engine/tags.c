@@ -43,14 +43,19 @@ static gen_slot text_slot(const struct generations *g, const struct text *t)
 	return generations_slot(g, &whole, sizeof whole);
 }
 
+static void text_begin(struct text *t)
+{
+	t->n = 0;
+	t->hash = 0;
+	t->chained = false;
+}
+
 /* The slot of the three pieces as one text. */
 static gen_slot slot_of(const struct generations *g, const char *a, size_t a_len, const char *b,
                         const char *c)
 {
 	struct text t;
-	t.n = 0;
-	t.hash = 0;
-	t.chained = false;
+	text_begin(&t);
 	text_add(&t, a, a_len);
 	text_add(&t, b, strlen(b));
 	text_add(&t, c, strlen(c));
@@ -79,15 +84,22 @@ static bool out_add(struct out *o, gen_slot s)
 	return true;
 }
 
-static void row_begin(struct text *t, const struct dependency *d)
+static void row_begin(struct text *t, const char *table, const char *column)
 {
-	t->n = 0;
-	t->hash = 0;
-	t->chained = false;
-	text_add(t, d->table, strlen(d->table));
+	text_begin(t);
+	text_add(t, table, strlen(table));
 	text_add(t, ":", 1);
-	text_add(t, d->column, strlen(d->column));
+	text_add(t, column, strlen(column));
 	text_add(t, "=", 1);
+}
+
+static gen_slot row_slot(const struct generations *g, const char *table, const char *column,
+                         const char *value)
+{
+	struct text t;
+	row_begin(&t, table, column);
+	text_add(&t, value, strlen(value));
+	return text_slot(g, &t);
 }
 
 /* One element of an array literal, from its first byte, into the tag. Returns where it ends, NULL
@@ -118,7 +130,7 @@ static bool add_elements(struct out *o, const struct dependency *d, const char *
 	do {
 		struct text t;
 		bool null;
-		row_begin(&t, d);
+		row_begin(&t, d->table, d->column);
 		p = element_add(&t, p + 1, &null);
 		if (!p || (!null && !out_add(o, text_slot(o->g, &t))))
 			return false;
@@ -134,10 +146,7 @@ static bool add_rows(struct out *o, const struct endpoint *e, const struct depen
 		return false;
 	if (e->param[d->param].array)
 		return add_elements(o, d, value);
-	struct text t;
-	row_begin(&t, d);
-	text_add(&t, value, strlen(value));
-	return out_add(o, text_slot(o->g, &t));
+	return out_add(o, row_slot(o->g, d->table, d->column, value));
 }
 
 /* ---- tables -------------------------------------------------------------------------- */
@@ -191,6 +200,21 @@ size_t tags_of(const struct generations *g, const struct endpoint *e, const char
 }
 
 /* ---- raising ------------------------------------------------------------------------- */
+
+void tags_raise_table(struct generations *g, const char *table)
+{
+	generations_raise(g, slot_of(g, table, strlen(table), "", ""));
+}
+
+void tags_raise_rows(struct generations *g, const char *table)
+{
+	generations_raise(g, slot_of(g, table, strlen(table), ":*", ""));
+}
+
+void tags_raise_row(struct generations *g, const char *table, const char *column, const char *value)
+{
+	generations_raise(g, row_slot(g, table, column, value));
+}
 
 void tags_raise(struct generations *g, const char *tag, size_t n)
 {

@@ -176,9 +176,10 @@ struct http {
 	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */
 	size_t sending_bytes;         /* of large bodies that are being sent, each once */
 
-	pthread_mutex_t lock; /* guards clients, count */
+	pthread_mutex_t lock; /* guards clients, count, admitted */
 	LIST_HEAD(, client) clients;
 	size_t count;
+	size_t admitted; /* of them, those that are not refused */
 };
 
 /* ---- listen.c ------------------------------------------------------------------------ */

@@ -105,7 +105,7 @@ static void put_values(struct report *r, struct json_object *o, const struct cat
 	    memcmp(t->key, e->key_prefix, e->key_prefix_len))
 		return;
 	struct json_object *values = put_object(r, o, "values");
-	key_values(e, t->key, t->key_len, value, NULL);
+	key_values(e, t->key, t->key_len, value, NULL, NULL);
 	for (size_t i = 0; i < e->params; i++)
 		if (value[i])
 			put_text(r, values, e->param[i].name, value[i]);

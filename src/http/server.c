@@ -79,7 +79,10 @@ static void client_open(struct http *h, struct MHD_Connection *connection, void 
 	atomic_init(&c->deadline_ms, c->accepted_ms + http_live(h)->header_timeout_ms);
 	pthread_mutex_lock(&h->lock);
 	LIST_INSERT_HEAD(&h->clients, c, link);
-	c->refused = ++h->count > h->max_connections;
+	h->count++;
+	/* Those refused take nobody's place: they would else keep out who tries again and again. */
+	c->refused = h->admitted >= h->max_connections;
+	h->admitted += !c->refused;
 	pthread_mutex_unlock(&h->lock);
 	*context = c;
 }
@@ -94,6 +97,7 @@ static void client_close(struct http *h, void **context)
 	pthread_mutex_lock(&h->lock);
 	LIST_REMOVE(c, link);
 	h->count--;
+	h->admitted -= !c->refused;
 	pthread_mutex_unlock(&h->lock);
 	c->magic = 0;
 	request_free_memory(&c->request);
@@ -369,7 +373,7 @@ void http_free(struct http **hp)
 	if (!h)
 		return;
 	*hp = NULL;
-	ALWAYS(!h->daemon && h->count == 0 && h->sending_bytes == 0);
+	ALWAYS(!h->daemon && h->count == 0 && h->admitted == 0 && h->sending_bytes == 0);
 	snapshot_free(&h->live);
 	snapshot_free(&h->index);
 	pthread_mutex_destroy(&h->lock);

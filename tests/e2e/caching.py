@@ -112,7 +112,8 @@ def settings(server, changes):
     before = reloads(server)
     server.write_config(changes)
     server.reload()
-    wait_until(lambda: reloads(server) > before, 10, "the reload is done")
+    # Checking the endpoints may take ten seconds before it is given up.
+    wait_until(lambda: reloads(server) > before, 15, "the reload is done")
 
 
 # ---- statements that wait ------------------------------------------------------------------------

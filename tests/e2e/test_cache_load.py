@@ -167,14 +167,18 @@ CONFIGS = [
 @pytest.mark.threads
 def test_everything_at_once(cluster, db):
     config = {"cache": {"shards": 4}, "workers": {"threads": 4}, "http": {"threads": 2}}
-    with Server(cluster, db, ENDPOINTS, config) as server:
+    # A machine with much else to do may leave PostgreSQL too little to check the endpoints in ten seconds.
+    late = 'reload: (refused" reason="the database did not answer in time|nothing was changed")'
+    with Server(cluster, db, ENDPOINTS, config, allow_errors=late) as server:
         versions = Versions(cluster, db, server)
         readers = [Reader(server, versions, seed) for seed in range(6)]
-        changes = iter(range(1 << 30))
+        changes, writes = iter(range(1 << 30)), iter(range(1, 1 << 30))
 
         def write():
             versions.write()
-            time.sleep(0.02)              # so that something is hit as well
+            # So that something is hit as well; every tenth time for longer than any ttl of items, which are else
+            # invalidated before they expire.
+            writing.ending.wait(0.02 if next(writes) % 10 else 1)
 
         def reload():
             settings(server, CONFIGS[next(changes) % len(CONFIGS)])
@@ -183,7 +187,8 @@ def test_everything_at_once(cluster, db):
         writing, reloading = workers[-3], workers[-2]
         for worker in workers:
             worker.start()
-        reloads_wanted, turns_wanted = (6, 300) if SANITIZED else (24, 3000)
+        # Each configuration once, or twice.
+        reloads_wanted, turns_wanted = (len(CONFIGS), 300) if SANITIZED else (2 * len(CONFIGS), 3000)
 
         def enough():
             failed = any(w.failure for w in workers)
@@ -192,7 +197,7 @@ def test_everything_at_once(cluster, db):
                               and sum(w.turns for w in workers[:6]) >= turns_wanted
                               and all(counts[what] >= 5 for what in ("hit", "swr", "stale", "bypass", "gzip", "br", "404", "304")))
         try:
-            wait_until(enough, 60, "everything has happened", interval=0.1)
+            wait_until(enough, 100, "everything has happened", interval=0.1)
         finally:
             counts = sum((r.counts for r in readers), collections.Counter())
             print(f"\n{reloading.turns} reloads, {writing.turns} writes, {dict(counts)}", end="")

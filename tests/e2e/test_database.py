@@ -323,7 +323,7 @@ def test_pool_exhausted(cluster, empty_database):
                 load.wait(8, 503)
             assert load.statuses() <= {200, 503}    # one may have slipped in where a sleep ended
             refused = [r for r in load.results if r.status == 503]
-            assert all(r.retry_after and 0.29 < r.seconds < patience(0.6) for r in refused), refused
+            assert all(r.retry_after and 0.29 < r.seconds < patience(1.2) for r in refused), refused
         heals(server)
 
 
@@ -334,13 +334,12 @@ def test_queue_full(cluster, empty_database):
         with Load(server, lambda n: f"/api/sleep/1500?n={n}", clients=1):
             wait_until(lambda: running(cluster, empty_database), what="the worker is busy")
             with Load(server, one, clients=4) as load:
-                load.wait(20, 503)
-            refused = [r for r in load.results if r.status == 503]
-            assert load.statuses() <= {200, 503} and all(r.retry_after for r in refused)
-            waited = [r for r in refused if r.seconds > 0.35]
-            at_once = [r for r in refused if r.seconds < patience(0.1)]
-            assert len(waited) >= 2 and len(at_once) >= 10, refused
-            assert all(r.seconds < patience(0.6) for r in refused), refused
+                def refused(least, most):
+                    return [r for r in list(load.results) if r.status == 503 and least <= r.seconds < most]
+                wait_until(lambda: len(refused(0.39, 100)) >= 2, 10, "two have waited")
+                wait_until(lambda: len(refused(0, 0.3)) >= 10, 10, "ten were refused at once")
+            assert load.statuses() <= {200, 503} and all(r.retry_after for r in refused(0, 100))
+            assert not refused(patience(1.2), 100), "in time, or nearly"
 
 
 def test_no_more_connections(cluster, empty_database):

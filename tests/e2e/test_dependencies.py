@@ -1,9 +1,11 @@
 """What answers are made from: the shipped endpoints', and what `check` and `serve` say when it is not known."""
+import os
 import re
 import subprocess
 
 import pytest
 
+from caching import is_hit, is_stored
 from harness import BINARY, Server, patience, reset_statements, statements
 
 # As somebody who reads the statements would say it.
@@ -70,6 +72,24 @@ def test_what_a_function_hides_is_told(cluster, db):
 def test_a_warning_is_answered(cluster, db, directive, found):
     said, log = check(cluster, db, {"hides.sql": HIDES.replace("SELECT", directive + "SELECT")})
     assert log == "" and (said["hides"] == found if found else said["hides"].startswith("neither"))
+
+
+def test_a_read_that_refuses_is_cached(cluster, db):
+    """provost.fail hides nothing."""
+    installed = subprocess.run([BINARY, "schema", "install"], text=True, capture_output=True, timeout=patience(30),
+                               env={**os.environ, "PROVOST_DATABASE_URL": cluster.dsn(db)})
+    assert installed.returncode == 0, installed
+    text = ("-- @route GET /api/x\n-- @query low integer\n-- @query high integer\n-- @cache ttl=1h\n"
+            "SELECT CASE WHEN :low <= :high THEN json_build_object('n', (SELECT count(*) FROM open_table))\n"
+            "ELSE to_json(provost.fail(422, 'low must not be above high')::text) END")
+    said, log = check(cluster, db, {"x.sql": text})
+    assert said == {"x": "open_table"} and log == ""
+    with Server(cluster, db, endpoints={"x.sql": text}) as server:
+        assert is_stored(server.get("/api/x?low=1&high=2")) and is_hit(server.get("/api/x?low=1&high=2"))
+        assert "level=warn" not in server.log()
+        for _ in range(2):
+            answer = server.get("/api/x?low=2&high=1")
+            assert answer.status == 422 and answer.json()["detail"] == "low must not be above high"
 
 
 def test_what_is_left_out_in_vain_is_told(cluster, db):

@@ -114,7 +114,8 @@ def test_request_that_is_slow_to_start(cluster, empty_database):
             wait_until(lambda: descriptors_of_clients(server) >= 1, what="the connection")
             server.signal(signal.SIGTERM)
             stopping = time.monotonic()
-            wait_until(lambda: time.monotonic() - stopping > 0.25, what="a client that takes its time")
+            # It has half a second from when it was accepted, some of which a busy machine takes.
+            wait_until(lambda: time.monotonic() - stopping > 0.1, what="a client that takes its time")
             answer = ask(late, server, "/api/one")
             assert answer.status == 200 and answer.header("Connection") == "close", answer
         assert server.wait_exit(5) == 0

@@ -87,7 +87,7 @@ static unsigned pg_sessions(const char *aggregate)
 
 /* How many statements of this test are asleep in the server, or wait for a lock that the test
  * holds. */
-static unsigned pg_running(void)
+__attribute__((unused)) static unsigned pg_running(void)
 {
 	return pg_sessions("count(*) FILTER (WHERE wait_event IN ('PgSleep', 'advisory'))");
 }
@@ -111,6 +111,7 @@ struct relay {
 	int listener, wake; /* wake: eventfd */
 	pthread_t thread;
 	atomic_bool stopping, holding;
+	atomic_bool pooling;  /* what it says of the sessions' numbers is wrong, as with a pooler */
 	atomic_uint open;     /* connections */
 	atomic_uint sessions; /* begun */
 	atomic_uint cancels;  /* requests passed on */
@@ -161,6 +162,15 @@ static void relay_count(struct relay *r, struct link *l, const unsigned char *p,
 	}
 }
 
+/* BackendKeyData names the session by its process. */
+static void relay_disguise(unsigned char *data, size_t n)
+{
+	static const unsigned char head[] = {'K', 0, 0, 0, 12};
+	unsigned char *found = memmem(data, n, head, sizeof head);
+	if (found && (size_t)(found - data) + sizeof head + 4 <= n)
+		found[sizeof head + 3] ^= 1;
+}
+
 /* Passes on what is there. False: the connection has ended. */
 static bool relay_pass(struct relay *r, struct link *l, bool to_server)
 {
@@ -168,6 +178,8 @@ static bool relay_pass(struct relay *r, struct link *l, bool to_server)
 	ssize_t n = recv(to_server ? l->client : l->server, data, sizeof data, 0);
 	if (n <= 0)
 		return false;
+	if (!to_server && atomic_load(&r->pooling))
+		relay_disguise(data, (size_t)n);
 	ssize_t sent = send(to_server ? l->server : l->client, data, (size_t)n, MSG_NOSIGNAL);
 	if (sent == n && to_server)
 		relay_count(r, l, data, (size_t)n);
@@ -310,7 +322,7 @@ static void relay_stop(struct relay **rp)
 }
 
 /* From now on what connects is accepted and gets no answer, until that is taken back. */
-static void relay_hold(struct relay *r, bool on)
+__attribute__((unused)) static void relay_hold(struct relay *r, bool on)
 {
 	atomic_store(&r->holding, on);
 	relay_wake(r);

@@ -154,7 +154,8 @@ START_TEST(what_is_referenced_outlives_its_eviction)
 }
 END_TEST
 
-/* Only when the process has outgrown the capacity, and not again at once unless it is far too large. */
+/* Only when the process has outgrown the capacity, and not again at once unless it is far too
+ * large. */
 START_TEST(memory_is_given_back_when_it_is_time)
 {
 	static char ballast[96 * MIB];

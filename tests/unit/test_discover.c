@@ -53,6 +53,12 @@ static const char SCHEMA[] =
     "CREATE FUNCTION f_default(x integer DEFAULT f_pl()) RETURNS integer LANGUAGE sql IMMUTABLE"
     " RETURN x;"
     "CREATE FUNCTION f_rows() RETURNS SETOF a LANGUAGE plpgsql IMMUTABLE AS 'BEGIN END';"
+    "CREATE SCHEMA provost;"
+    "CREATE FUNCTION provost.fail(integer, text) RETURNS void LANGUAGE plpgsql"
+    " AS 'BEGIN RAISE EXCEPTION ''told''; END';"
+    "CREATE FUNCTION provost.fail(text) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';"
+    "CREATE FUNCTION provost.other(integer, text) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';"
+    "CREATE FUNCTION fail(integer, text) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';"
     "CREATE VIEW v_function AS SELECT f_pl() AS n FROM a;"
     "CREATE FUNCTION same(text, text) RETURNS boolean LANGUAGE plpgsql STABLE"
     " AS 'BEGIN RETURN true; END';"
@@ -81,7 +87,7 @@ static const char SCHEMA[] =
     "CREATE VIEW v_guarded AS SELECT id FROM guarded;"
     "CREATE TABLE unguarded (id text); CREATE POLICY reads ON unguarded USING (f_pl(id));"
     "CREATE TABLE busy (id text DEFAULT f_pl()::text CHECK (f_pl(id)));"
-    "GRANT USAGE ON SCHEMA td, \"Odd.Schema\" TO PUBLIC;"
+    "GRANT USAGE ON SCHEMA td, provost, \"Odd.Schema\" TO PUBLIC;"
     "GRANT SELECT ON ALL TABLES IN SCHEMA td, public, \"Odd.Schema\" TO PUBLIC;"
     "GRANT SELECT ON SEQUENCE seq TO PUBLIC";
 
@@ -308,6 +314,11 @@ static const struct example FUNCTIONS[] = {
     {ID "SELECT 1 WHERE :id =?= 'x'", "td.b"},
     {ID "SELECT 1 WHERE :id = ANY (ARRAY['x']) AND :id OPERATOR(td.=?=) 'y'", "td.b"},
     {ROUTE "SELECT 1 WHERE false AND f_pl() = 1", HIDES("f_pl()")},
+    /* Provost's own, and what is called likewise. */
+    {ROUTE "SELECT CASE WHEN id IS NULL THEN provost.fail(404, id)::text END FROM a", "td.a"},
+    {ROUTE "SELECT provost.fail('')::text", HIDES("provost.fail(text)")},
+    {ROUTE "SELECT provost.other(404, '')::text", HIDES("provost.other(integer,text)")},
+    {ROUTE "SELECT td.fail(404, '')::text", HIDES("fail(integer,text)")},
     /* Types. */
     {ID "SELECT (:id::fine)::text AS t", HIDES("f_pl(text)")},
     {ID "SELECT (:id::finer)::text AS t", HIDES("f_pl(text)")},

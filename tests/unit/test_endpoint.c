@@ -175,6 +175,9 @@ static const struct {
      "the member `x` stands twice"},
     {"-- @route POST /a\n-- @body a json[] {x text[]}\nSELECT :a", "cannot be an array"},
     {"-- @route POST /a\n-- @body a json[] {x foo}\nSELECT :a", "x: `foo` is not a type"},
+    {"-- @route POST /a\n-- @body a json[] {x text} default=1\nSELECT :a", "the only default"},
+    {"-- @route POST /a\n-- @body a json[] {x text} min=1 default=''\nSELECT :a",
+     "the default must have at least 1 elements"},
     {"-- @route POST /a\n-- @body a json[] {x integer min=2 max=1} max=3\nSELECT :a",
      "x: min=2 is above max=1"},
 
@@ -443,6 +446,19 @@ START_TEST(reads_bodies)
 }
 END_TEST
 
+/* One jsonb, for jsonb_to_recordset. */
+START_TEST(objects_are_one_jsonb)
+{
+	_cleanup_endpoint_ struct endpoint *e =
+	    parse_ok("-- @route POST /a\n-- @body p json[] {a text} default=''\n"
+	             "-- @body q json[]\nSELECT :p, :q");
+
+	ck_assert_uint_eq(e->stmt.oid[0], 3802);
+	ck_assert_str_eq(e->param[0].default_value, "[]");
+	ck_assert_uint_eq(e->stmt.oid[1], 3807);
+}
+END_TEST
+
 START_TEST(knows_the_caller)
 {
 	_cleanup_endpoint_ struct endpoint *e =
@@ -574,6 +590,7 @@ int main(void)
 	tcase_add_loop_test(t, keeps_tokens_apart, 0, ELEMENTSOF(fused));
 	tcase_add_test(t, defaults);
 	tcase_add_test(t, reads_bodies);
+	tcase_add_test(t, objects_are_one_jsonb);
 	tcase_add_test(t, knows_the_caller);
 	tcase_add_test(t, types_have_oids);
 	tcase_add_test(t, statements_have_names);

@@ -176,7 +176,7 @@ START_TEST(values_come_back)
 
 		tuple_key(e, i, &key);
 		ck_assert_str_eq(key_endpoint(key.data), "courses/list");
-		key_values(e, key.data, key.len, value, NULL);
+		key_values(e, key.data, key.len, value, NULL, NULL);
 		for (size_t j = 0; j < TUPLE; j++)
 			ck_assert_pstr_eq(value[j], tuple_text(i, j));
 	}
@@ -191,7 +191,7 @@ START_TEST(arrays_come_back)
 
 	key_of(e, ID, "tag=a%22,b&tag=%01&page=3", &key);
 	ck_assert_uint_eq(e->params, ELEMENTSOF(value));
-	key_values(e, key.data, key.len, value, NULL);
+	key_values(e, key.data, key.len, value, NULL, NULL);
 	ck_assert_str_eq(value[0], ID);
 	ck_assert_ptr_null(value[1]);
 	ck_assert_str_eq(value[2], "title");
@@ -209,7 +209,7 @@ START_TEST(no_parameters)
 
 	ck_assert_int_eq(key_build(e, &v, &nobody, &key), 0);
 	ck_assert_uint_eq(key.len, e->key_prefix_len);
-	key_values(e, key.data, key.len, NULL, NULL);
+	key_values(e, key.data, key.len, NULL, NULL, NULL);
 }
 END_TEST
 
@@ -299,7 +299,7 @@ START_TEST(callers_are_kept_apart)
 	ck_assert_int_eq(key_build(e, &v, &callers[_i].a, &a), 0);
 	ck_assert_int_eq(key_build(e, &v, &callers[_i].b, &b), 0);
 	ck_assert_int_eq(equal(&a, &b), callers[_i].same);
-	key_values(e, a.data, a.len, NULL, &back);
+	key_values(e, a.data, a.len, NULL, NULL, &back);
 	if (e->cache.vary_sub)
 		ck_assert_str_eq(back.subject, callers[_i].a.subject);
 	else

@@ -456,6 +456,42 @@ START_TEST(a_cancel_that_comes_late_hits_nobody)
 }
 END_TEST
 
+/* Who asks for it goes on receiving; the connection comes back when the request has arrived, also
+ * if the statement was faster. */
+START_TEST(a_borrower_may_cancel_and_see_how_it_ends)
+{
+	bool late = _i;
+	struct pool_options o = options(1, 1, 200);
+	start(&o);
+	WAIT_UNTIL(stats().idle == 1);
+	struct conn *c = borrow();
+	struct conn_step step[] = {
+	    {.sql = late ? "SELECT pg_sleep(0.1)" : PG_HANG, .sync = true},
+	    {.sql = "SELECT 1", .sync = true},
+	};
+	relay_hold(relay, late);
+	ck_assert_int_eq(conn_pipeline_begin(c, step, ELEMENTSOF(step), NULL), 0);
+	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 20000), -ETIMEDOUT);
+	ck_assert_int_eq(pool_cancel(pool, c), 0);
+	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 10 * SECOND_US), 1);
+	ck_assert_str_eq(conn_sqlstate(step[0].result), late ? "" : "57014");
+	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 10 * SECOND_US), 0);
+	ck_assert_str_eq(conn_tag(step[1].result), "SELECT 1");
+	conn_pipeline_end(c);
+	conn_result_free(&step[0].result);
+	conn_result_free(&step[1].result);
+	give_back(c);
+	if (late) {
+		ck_assert_int_eq(pool_acquire(pool, false, &c), -ETIMEDOUT);
+		ck_assert_uint_eq(stats().draining, 1);
+		relay_hold(relay, false);
+	}
+	WAIT_UNTIL(stats().idle == 1);
+	ck_assert_uint_eq(atomic_load(&relay->cancels), 1);
+	ck_assert_uint_eq(atomic_load(&relay->sessions), 1);
+}
+END_TEST
+
 /* ---- the end ------------------------------------------------------------------------- */
 
 START_TEST(stop_refuses_those_who_wait)
@@ -538,6 +574,7 @@ int main(void)
 	tcase_add_test(c, closes_a_connection_that_died_in_use);
 	tcase_add_test(c, a_statement_past_its_deadline_is_cancelled_and_drained);
 	tcase_add_test(c, a_cancel_that_comes_late_hits_nobody);
+	tcase_add_loop_test(c, a_borrower_may_cancel_and_see_how_it_ends, 0, 2);
 	tcase_add_test(c, stop_refuses_those_who_wait);
 	tcase_add_test(c, interrupt_ends_what_runs_and_what_waits);
 	tcase_add_test(c, stop_without_a_start_and_with_nothing_borrowed);

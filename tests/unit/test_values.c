@@ -585,7 +585,7 @@ static void expect_same_results(const struct values *a, const struct values *b)
 {
 	ck_assert_uint_eq(a->errors, b->errors);
 	for (size_t i = 0; i < a->errors; i++) {
-		ck_assert_ptr_eq(a->error[i].name, b->error[i].name);
+		ck_assert_str_eq(a->error[i].name, b->error[i].name);
 		ck_assert_str_eq(a->error[i].reason, b->error[i].reason);
 	}
 	ck_assert_uint_eq(a->count, b->count);
