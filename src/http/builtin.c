@@ -55,6 +55,9 @@ static const struct builtin BUILTINS[] = {
     {"/", true, index_answer, NULL, NULL},
     {"/livez", true, livez, NULL, NULL},
     {"/readyz", true, readyz, NULL, NULL},
+    {"/ws", true, upgrade_ws, NULL, NULL},
+    {"/echo", true, upgrade_echo, NULL, NULL}, /* with --test-echo only */
+    {"/api/admin/websocket", false, sockets_report, NULL, NULL},
     {"/api/admin/cache", false, report_cache, report_invalidate, NULL},
     {"/api/admin/revocations", false, NULL, revoke_remove, revoke_add},
 };
@@ -84,16 +87,18 @@ static enum MHD_Result call(struct request *q, const struct builtin *b)
 	return respond_not_allowed(q, methods);
 }
 
-static const struct builtin *find(const struct request *q)
+static const struct builtin *find(struct request *q)
 {
 	const struct slice path = q->parsed.path;
-	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++)
-		if (strlen(BUILTINS[i].path) == path.n && !memcmp(BUILTINS[i].path, path.p, path.n))
-			return &BUILTINS[i];
+	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++) {
+		const struct builtin *b = &BUILTINS[i];
+		if (strlen(b->path) == path.n && !memcmp(b->path, path.p, path.n))
+			return b->get != upgrade_echo || http_of(q)->test_echo ? b : NULL;
+	}
 	return NULL;
 }
 
-size_t builtin_body_max(const struct request *q)
+size_t builtin_body_max(struct request *q)
 {
 	const struct builtin *b = strcmp(q->line.method, "POST") ? NULL : find(q);
 	return b && b->post ? BODY_MAX : 0;

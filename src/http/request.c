@@ -449,6 +449,7 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 		free(q->target);
 	job_unref(&q->waiter.job);
 	revoke_free(&q->revoke);
+	upgrade_free(&q->upgrade);
 	buf_done(&q->content);
 	if (q->catalog)
 		snapshot_unref(&q->catalog->object);
