@@ -11,6 +11,7 @@
 #include "provost/catalog.h"
 #include "provost/config.h"
 #include "provost/conn.h"
+#include "provost/coverage.h"
 #include "provost/engine.h"
 #include "provost/identities.h"
 #include "provost/log.h"
@@ -36,11 +37,20 @@ static void usage(FILE *to)
 	      "  key new         make an API key, and print it, once\n"
 	      "  key list        list the API keys\n"
 	      "  key revoke ID   take one back\n"
+	      "  triggers install [TABLE ...]\n"
+	      "                  have the database tell of changes of the tables that endpoints\n"
+	      "                  read, and of those named: what is not told of is not cached\n"
+	      "  triggers print [TABLE ...]\n"
+	      "                  print its SQL\n"
+	      "  triggers status [TABLE ...]\n"
+	      "                  how each table stands; exit 1 unless all are told of\n"
+	      "  triggers remove [TABLE ...]\n"
+	      "                  remove them, from the tables named or from all\n"
 	      "  grants print    print SQL that gives a role what the server needs, no more\n"
 	      "  version         print the version\n"
 	      "\n"
-	      "  schema, key and grants are for the owner of the database, not for the role\n"
-	      "  that the server runs as.\n"
+	      "  schema, triggers, key and grants are for the owner of the database, not for\n"
+	      "  the role that the server runs as.\n"
 	      "\n"
 	      "options:\n"
 	      "  --config FILE         the configuration (default: config/provost.ini);\n"
@@ -48,9 +58,9 @@ static void usage(FILE *to)
 	      "  --test-echo           serve: WebSockets at /echo get every message back, so that\n"
 	      "                        a conformance client can be pointed at it\n"
 	      "  --pidfile FILE        where serve writes its pid and reload reads it\n"
-	      "  --database URL        the database, for schema, key and grants. Every user of\n"
-	      "                        the machine can see the arguments of a process: put a\n"
-	      "                        URL with a password into PROVOST_DATABASE_URL instead\n"
+	      "  --database URL        the database, for schema, triggers, key and grants. Every\n"
+	      "                        user of the machine can see the arguments of a process:\n"
+	      "                        put one with a password into PROVOST_DATABASE_URL\n"
 	      "  --subject NAME        key new: whose it is\n"
 	      "  --roles admin[,NAME]  key new: what its holder may do\n"
 	      "  --expires 90d         key new: how long it is good for (without it: for ever)\n"
@@ -129,6 +139,17 @@ static void check_auth(const struct config *config, uint64_t deadline_us, struct
 	auth_free(&auth);
 }
 
+/* Without triggers the server works, but caches nothing. */
+static void check_coverage(const struct config *config, const struct catalog *catalog,
+                           uint64_t deadline_us, struct errors *notes)
+{
+	_cleanup_errors_ struct errors *ignored = errors_new();
+	_cleanup_conn_ struct conn *conn =
+	    conn_open(config->pool.url, config->pool.prepare, -1, deadline_us, ignored);
+	if (conn)
+		(void)!coverage_check(catalog, conn, deadline_us, notes);
+}
+
 /* One line: what its answers are made from. */
 static void print_dependencies(const struct endpoint *e)
 {
@@ -152,9 +173,12 @@ static int command_check(const struct command_line *l)
 	_cleanup_config_ struct config *config = config_load(command_config_file(l), environ, errs);
 	_cleanup_catalog_ struct catalog *catalog = config ? load_good_catalog(config, errs) : NULL;
 	uint64_t deadline_us = clock_us() + CHECK_TIMEOUT_MS * 1000ull;
+	int r = -EINVAL;
 	if (catalog)
-		(void)!engine_describe(catalog, config->pool.url, config->pool.prepare, -1,
-		                       deadline_us, errs);
+		r = engine_describe(catalog, config->pool.url, config->pool.prepare, -1,
+		                    deadline_us, errs);
+	if (r == 0)
+		check_coverage(config, catalog, deadline_us, notes);
 	if (config)
 		check_auth(config, deadline_us, errs, notes);
 	say_notes(notes);
@@ -218,6 +242,7 @@ static const struct {
 	const char *name;
 	int (*run)(const struct command_line *);
 	bool argument; /* takes one word more */
+	bool words;    /* takes any number */
 } COMMANDS[] = {
     {"serve", command_serve},
     {"check", command_check},
@@ -228,6 +253,10 @@ static const struct {
     {"key list", command_key_list},
     {"key revoke", command_key_revoke, .argument = true},
     {"grants print", command_grants_print},
+    {"triggers install", command_triggers_install, .words = true},
+    {"triggers print", command_triggers_print, .words = true},
+    {"triggers remove", command_triggers_remove, .words = true},
+    {"triggers status", command_triggers_status, .words = true},
     {"version", command_version},
 };
 
@@ -301,7 +330,7 @@ static int run_command(struct command_line *l, char **word, int words)
 		int n = words_of(COMMANDS[i].name, word, words);
 		if (n == 0)
 			continue;
-		if (words > n + COMMANDS[i].argument) {
+		if (words > n + COMMANDS[i].argument && !COMMANDS[i].words) {
 			fprintf(stderr,
 			        "provost %s takes no further word; provost --help says what "
 			        "there is\n",
@@ -309,8 +338,12 @@ static int run_command(struct command_line *l, char **word, int words)
 			return 2;
 		}
 		l->argument = words > n ? word[n] : NULL;
+		for (int k = n; k < words; k++)
+			strlist_add(&l->words, word[k], strlen(word[k]));
 		conn_global_init();
-		return COMMANDS[i].run(l);
+		int status = COMMANDS[i].run(l);
+		strlist_done(&l->words);
+		return status;
 	}
 	fprintf(stderr,
 	        "provost: there is no command \"%s%s%s\"; provost --help says what there is\n",

@@ -1,6 +1,7 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -11,6 +12,8 @@
 #include <time.h>
 
 #include "callers.h"
+#include "changes.h"
+#include "covering.h"
 #include "load.h"
 #include "pidfile.h"
 #include "provost/auth.h"
@@ -27,7 +30,7 @@ extern char **environ;
 
 enum {
 	DESCRIPTORS_OWN =
-	    64, /* logs, files that are read, epoll sets, a connection for identities */
+	    64, /* logs, files that are read, epoll sets, connections for identities and coverage */
 	DESCRIPTORS_POOLED = 2, /* per connection of the pool: one may be cancelled by another */
 	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
@@ -35,7 +38,8 @@ enum {
 	TRIM_EVERY = 10,
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
-	QUIET_MS = 1000, /* without a request, after which kept connections are closed */
+	STREAM_MS = 1000, /* that the first requests may wait for the stream, to be cached */
+	QUIET_MS = 1000,  /* without a request, after which kept connections are closed */
 	LAST_QUIET_MS = 50,
 	LAST_BYTES_MS = 1000, /* for answers queued after the engine stopped */
 	BYE_MS = 2000,        /* for WebSockets to answer that they are closed */
@@ -47,14 +51,17 @@ struct server {
 	struct generations *generations;
 	struct cache *cache;
 	struct pool *pool;
+	struct changes changes;
 	struct engine *engine;
 	struct callers callers;
+	struct covering covering;
 	struct http *http;
 	struct hub *hub;
 	bool test_echo;
 	unsigned max_connections, max_clients; /* in force; may be fewer than configured */
 	sigset_t signals;
 	int stop_fd;         /* readable while a signal to stop is pending */
+	int signal_fd;       /* while any of `signals` is */
 	bool put_off;        /* a reload that came while the server was starting */
 	const char *pidfile; /* NULL: none */
 	int pidfile_fd;
@@ -70,6 +77,17 @@ static int describe(struct server *s, const struct config *c, struct catalog *ca
 {
 	return engine_describe(catalog, c->pool.url, c->pool.prepare, s->stop_fd,
 	                       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
+}
+
+/* Before the endpoints are served. */
+static int cover(struct server *s, const struct config *c, struct catalog *catalog,
+                 struct errors *errs)
+{
+	int r = covering_look(&s->covering, catalog, c);
+	if (r == -ENOTCONN)
+		errors_add(errs, NULL, 0,
+		           "the database went away while its triggers were being checked");
+	return r;
 }
 
 /* ---- descriptors --------------------------------------------------------------------- */
@@ -197,6 +215,17 @@ static int signal_within(struct server *s, int64_t ms)
 	return r > 0 ? r : 0;
 }
 
+/* Likewise; 0 also when the stream has news. */
+static int event_within(struct server *s, int64_t ms)
+{
+	struct pollfd p[] = {
+	    {.fd = s->signal_fd, .events = POLLIN},
+	    {.fd = s->changes.wake, .events = POLLIN},
+	};
+	(void)poll(p, ELEMENTSOF(p), (int)MIN(ms, INT64_C(60000)));
+	return signal_within(s, 0);
+}
+
 static bool is_stop(int sig)
 {
 	return sig == SIGTERM || sig == SIGINT;
@@ -313,6 +342,8 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	fit_clients(s, config);
 	const struct hub_options hub = hub_options(s, config);
 	hub_configure(s->hub, &hub);
+	changes_configure(&s->changes, config);
+	changes_warn(config);
 	http_configure(s->http, &http);
 	publish(s, catalog);
 	config_free(&s->config);
@@ -340,6 +371,9 @@ static void reload(struct server *s)
 		r = describe(s, config, catalog, errs);
 	if (r == 0)
 		r = open_access_log(config, errs);
+	/* Last: what it has seen of the new endpoints the next look builds on. */
+	if (r == 0)
+		r = cover(s, config, catalog, errs);
 	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
@@ -374,6 +408,8 @@ static int take_pidfile(struct server *s)
 static int start_threads(struct server *s, struct errors *errs)
 {
 	int r = pool_start(s->pool);
+	if (r == 0)
+		r = listener_start(s->changes.listener);
 	if (r == 0)
 		r = engine_start(s->engine);
 	if (r == 0)
@@ -415,13 +451,16 @@ static int bring_up(struct server *s, struct catalog *catalog)
 	for (bool told = false, described = false;;) {
 		_cleanup_errors_ struct errors *errs = errors_new();
 		int r = described ? 0 : describe(s, s->config, catalog, errs);
-		described = r == 0;
+		described |= r == 0;
+		if (described)
+			r = cover(s, s->config, catalog, errs);
 		/* Nobody is served before it is known who was revoked. Without the schema nobody
 		 * was. */
-		int known = described ? callers_look(&s->callers) : 0;
-		if (described && (known >= 0 || known == -ENOENT)) {
+		int known = r == 0 ? callers_look(&s->callers) : 0;
+		if (r == 0 && (known >= 0 || known == -ENOENT)) {
 			publish(s, catalog);
 			await_pool(s);
+			changes_await(&s->changes, STREAM_MS);
 			http_set_phase(s->http, HTTP_READY);
 			return 0;
 		}
@@ -479,6 +518,8 @@ static void stop(struct server *s)
 	hub_stop(s->hub, BYE_MS);
 	engine_stop(s->engine, until_ms * 1000);
 	(void)wait_for_requests(s, clock_ms() + LAST_BYTES_MS, LAST_QUIET_MS);
+	/* After the workers: writes wait for it. */
+	listener_stop(s->changes.listener);
 	pool_stop(s->pool);
 	http_stop(s->http);
 }
@@ -490,13 +531,26 @@ static void server_free(struct server *s)
 	http_free(&s->http);
 	hub_free(&s->hub);
 	callers_done(&s->callers);
+	covering_done(&s->covering);
 	engine_free(&s->engine);
+	changes_done(&s->changes);
 	pool_free(&s->pool);
 	cache_free(&s->cache);
 	generations_free(&s->generations);
 	snapshot_set(s->catalog, NULL);
 	snapshot_free(&s->catalog);
 	config_free(&s->config);
+}
+
+/* What the stream, or the time, says is to be looked at. */
+static void look(struct server *s)
+{
+	unsigned news = changes_take(&s->changes);
+	if (news & NEWS_IDENTITIES || callers_due_in_ms(&s->callers) == 0)
+		(void)callers_look(&s->callers);
+	if (news & NEWS_TRIGGERS || covering_due_in_ms(&s->covering) == 0)
+		(void)covering_look(&s->covering, (struct catalog *)snapshot_use(s->catalog),
+		                    s->config);
 }
 
 static int run(struct server *s, struct catalog *catalog)
@@ -517,27 +571,38 @@ static int run(struct server *s, struct catalog *catalog)
 	if (r == 0 && s->put_off)
 		reload(s);
 	while (r == 0) {
-		int sig = signal_within(s, callers_due_in_ms(&s->callers));
+		int sig = event_within(
+		    s, MIN(callers_due_in_ms(&s->callers), covering_due_in_ms(&s->covering)));
 		if (is_stop(sig))
 			break;
 		if (sig == SIGHUP)
 			reload(s);
-		else if (callers_due_in_ms(&s->callers) == 0)
-			(void)callers_look(&s->callers);
+		else
+			look(s);
 	}
 	return r < 0;
 }
 
 /* Only looked at, never read: sigtimedwait takes the signals. */
-static int stop_descriptor(void)
+static int signal_descriptor(const sigset_t *signals)
+{
+	int fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	ALWAYS(fd >= 0);
+	return fd;
+}
+
+static void block_signals(struct server *s)
 {
 	sigset_t stops;
 	sigemptyset(&stops);
 	sigaddset(&stops, SIGTERM);
 	sigaddset(&stops, SIGINT);
-	int fd = signalfd(-1, &stops, SFD_CLOEXEC | SFD_NONBLOCK);
-	ALWAYS(fd >= 0);
-	return fd;
+	s->signals = stops;
+	sigaddset(&s->signals, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &s->signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	s->stop_fd = signal_descriptor(&stops);
+	s->signal_fd = signal_descriptor(&s->signals);
 }
 
 /* The threads that run() started are gone when this returns. */
@@ -566,12 +631,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	struct server s = {.config = config, .pidfile = o->pidfile, .pidfile_fd = -1};
 	s.test_echo = o->test_echo;
 	protect_memory(config);
-	sigemptyset(&s.signals);
-	sigaddset(&s.signals, SIGTERM);
-	sigaddset(&s.signals, SIGINT);
-	sigaddset(&s.signals, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &s.signals, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	block_signals(&s);
 	raise_descriptor_limit();
 	cache_tune_allocator();
 	int r = log_start();
@@ -582,26 +642,30 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 		config_free(&config);
 		return 1;
 	}
-	s.stop_fd = stop_descriptor();
 	apply_log_level(config);
 
 	s.catalog = snapshot_new();
 	s.generations = generations_new();
 	s.cache = cache_new(&config->cache, s.generations);
 	s.pool = pool_new(&config->pool);
-	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, NULL);
+	changes_init(&s.changes, config, s.generations, s.catalog);
+	changes_warn(config);
+	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, s.changes.listener);
 	callers_init(&s.callers, auth, config, s.stop_fd);
+	covering_init(&s.covering, s.generations, s.stop_fd);
 	int status = 1;
 	int fits = fit_connections(&s, config);
 	struct http_options http = http_options(config);
 	http.max_connections = s.max_connections;
 	const struct hub_options hub = hub_options(&s, config);
 	s.hub = hub_new(&hub, s.callers.auth);
+	changes_tell(&s.changes, s.hub);
 	s.http = http_new(&http, &(struct http_parts){.catalog = s.catalog,
 	                                              .cache = s.cache,
 	                                              .generations = s.generations,
 	                                              .engine = s.engine,
 	                                              .pool = s.pool,
+	                                              .listener = s.changes.listener,
 	                                              .auth = s.callers.auth,
 	                                              .identities = s.callers.identities,
 	                                              .hub = s.hub,
@@ -613,6 +677,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	pidfile_remove(o->pidfile, s.pidfile_fd);
 	server_free(&s);
 	close(s.stop_fd);
+	close(s.signal_fd);
 	log_info("stopped", LOGI("status", status));
 	log_stop();
 	return status;

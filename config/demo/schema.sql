@@ -589,6 +589,87 @@ CREATE TRIGGER keep_places_moved BEFORE UPDATE ON course
     FOR EACH ROW WHEN (OLD."institutionId" IS DISTINCT FROM NEW."institutionId") EXECUTE FUNCTION keep_places();
 CREATE TRIGGER keep_places_deleted BEFORE DELETE ON course FOR EACH ROW EXECUTE FUNCTION keep_places();
 
+-- ---------------------------------------------------------------------------------------------
+-- Writing. What one statement cannot do: try again with another slug, and replace rows that were
+-- written while it waited for a lock, for it sees the database as it was when it began. Each
+-- statement of a function sees it anew. They have the owner's rights, and change no other tables.
+-- ---------------------------------------------------------------------------------------------
+
+-- A name in letters that need no escape in a URL: without accents, whatever else being a hyphen.
+CREATE FUNCTION slug_of(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN trim('-' FROM regexp_replace(
+        replace(replace(replace(translate(
+            lower(regexp_replace(normalize(name, NFKD), U&'[\0300-\036f''\2019]', '', 'g')),
+            'øłđı', 'oldi'), 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe'),
+        '[^a-z0-9]+', '-', 'g'));
+
+-- Inserts a row of `made`'s type, an institution, category, course or tag, with the columns given, the
+-- others at their defaults, and a slug made of the name: with -1, -2 … behind it where that is taken.
+-- Two who want the same slug at once get different ones: the later waits for the earlier.
+CREATE FUNCTION insert_with_slug(INOUT made anyelement, name text, given jsonb) LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    target  text := pg_typeof(made);
+    columns text;
+    longest integer;
+    slug    text;
+    taken   boolean;
+    added   integer := 0;
+BEGIN
+    IF target NOT IN ('institution', 'category', 'course', 'tag') THEN
+        RAISE EXCEPTION 'insert_with_slug: % has no slug', target;
+    END IF;
+    SELECT string_agg(format(', %I', key), '' ORDER BY key) INTO columns FROM jsonb_each(given) WHERE value <> 'null';
+    SELECT atttypmod - 4 INTO longest FROM pg_attribute WHERE attrelid = target::regclass AND attname = 'slug';
+    name := coalesce(nullif(slug_of(name), ''), target);
+    FOR n IN 0 .. 1000000 LOOP
+        slug := CASE n WHEN 0 THEN '' ELSE '-' || n END;
+        slug := rtrim(left(name, longest - length(slug)), '-') || slug;
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE slug = $1)', target) INTO taken USING slug;
+        CONTINUE WHEN taken;
+        EXECUTE format('INSERT INTO %1$I (slug%2$s) SELECT $1%2$s FROM jsonb_populate_record(NULL::%1$I, $2)'
+                       ' ON CONFLICT (slug) DO NOTHING RETURNING *', target, columns) INTO made USING slug, given;
+        GET DIAGNOSTICS added = ROW_COUNT;
+        EXIT WHEN added = 1;
+    END LOOP;
+    IF added = 0 THEN
+        RAISE EXCEPTION 'insert_with_slug: % has too many slugs like %', target, name;
+    END IF;
+END $$;
+
+-- Gives a course these tags and no others, or with NULL leaves it those it has, and returns them. One
+-- that stays keeps its row. Whoever calls it has changed the course's row, so that others wait.
+CREATE FUNCTION replace_course_tags(course text, tags text[]) RETURNS SETOF coursetag LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF tags IS NOT NULL THEN
+        DELETE FROM coursetag WHERE "courseId" = course AND "tagId" <> ALL (tags);
+        INSERT INTO coursetag ("courseId", "tagId") SELECT DISTINCT course, tag FROM unnest(tags) tag ORDER BY tag
+            ON CONFLICT ("courseId", "tagId") DO NOTHING;
+    END IF;
+    RETURN QUERY SELECT * FROM coursetag WHERE "courseId" = course;
+END $$;
+
+-- The same for weekly prices: objects with weekNumber, year and price. A row is changed where its price is.
+CREATE FUNCTION replace_weekly_prices(course text, prices jsonb) RETURNS SETOF course_weekly_prices LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF prices IS NOT NULL THEN
+        DELETE FROM course_weekly_prices w WHERE w."courseId" = course AND (w."weekNumber", w.year) NOT IN (
+            SELECT p."weekNumber", p.year FROM jsonb_to_recordset(prices) AS p ("weekNumber" integer, year integer));
+        INSERT INTO course_weekly_prices AS w ("courseId", "weekNumber", year, price)
+            SELECT course, p.* FROM jsonb_to_recordset(prices) AS p ("weekNumber" integer, year integer, price float8)
+            ORDER BY p.year, p."weekNumber"
+            ON CONFLICT ("courseId", year, "weekNumber") DO UPDATE SET price = excluded.price, "updatedAt" = excluded."updatedAt"
+            WHERE w.price <> excluded.price;
+    END IF;
+    RETURN QUERY SELECT * FROM course_weekly_prices WHERE "courseId" = course;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION insert_with_slug(anyelement, text, jsonb), replace_course_tags(text, text[]),
+    replace_weekly_prices(text, jsonb) FROM PUBLIC;
+
 -- Every maintained table, computed afresh. Keeps writers of the counted tables out while it runs.
 CREATE FUNCTION refill_totals() RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN

@@ -20,6 +20,7 @@
 #include "provost/freshness.h"
 #include "provost/http.h"
 #include "provost/hub.h"
+#include "provost/listener.h"
 #include "provost/pool.h"
 
 struct log_options {
@@ -45,6 +46,7 @@ struct config {
 	struct http_options http;
 	struct engine_options engine;
 	struct pool_options pool;
+	struct listener_options listener; /* url: NULL where it is the pool's */
 	struct cache_options cache;
 	bool max_entry_is_set; /* else it follows capacity and shards */
 	struct freshness

@@ -169,11 +169,12 @@ static inline bool endpoint_binds_body(const struct endpoint *e)
 	return false;
 }
 
-/* Whether requests for the same key share one fill, and whether its answers are stored. Relaxed:
- * what was stored until then is raised by whoever clears `uncovered`. */
+/* Whether requests for the same key share one fill, and whether its answers are stored. Acquire:
+ * what was stored until then is raised by whoever clears `uncovered`, before that. */
 static inline bool endpoint_is_collapsed(const struct endpoint *e)
 {
-	return !e->opaque && !atomic_load_explicit(&e->uncovered, memory_order_relaxed);
+	return e->method == METHOD_GET && !e->opaque &&
+	       !atomic_load_explicit(&e->uncovered, memory_order_acquire);
 }
 static inline bool endpoint_is_cached(const struct endpoint *e)
 {

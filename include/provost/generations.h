@@ -45,6 +45,10 @@ void generations_trust(struct generations *g, uint64_t until_ms);
  * `start`. */
 bool generations_fresh(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start,
                        uint64_t now_ms);
+/* The latter alone, the other way round: what was not raised may be fresh again once changes are
+ * told. */
+bool generations_raised(const struct generations *g, const gen_slot *slot, size_t n,
+                        uint64_t start);
 
 /* Raises so far, the epoch's included. */
 uint64_t generations_raises(const struct generations *g);

@@ -57,6 +57,7 @@ struct http_parts {
 	struct generations *generations;
 	struct engine *engine;
 	struct pool *pool;
+	struct listener *listener;
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
 	struct hub *hub;               /* of WebSockets: /ws */

@@ -98,7 +98,9 @@ const char *listener_state_name(enum listener_state s); /* "connecting", "live",
 
 struct listener_stats {
 	enum listener_state state;
-	bool down; /* not live for more than a second, or overdue: the database seems to be away */
+	uint64_t down_us;    /* since when (clock_us) the database seems to be away, because a
+	                        heartbeat is overdue, or there was no connection for a second; 0: it
+	                        does not */
 	uint64_t lag_us;     /* of the last heartbeat that came back */
 	uint64_t lag_max_us; /* of the last 100 */
 	uint64_t changes, syncs, epochs, unreadable;
@@ -106,7 +108,8 @@ struct listener_stats {
 	uint64_t late_syncs; /* awaits that ended without the token */
 };
 void listener_stats(struct listener *l, struct listener_stats *ret);
-/* stats.down, for the hit path: one relaxed load. */
-bool listener_is_down(const struct listener *l);
+/* stats.down_us, for the hit path: one relaxed load. It may be the connection's fault alone: who
+ * has had an answer from the database since knows better. */
+uint64_t listener_down_us(const struct listener *l);
 
 #endif

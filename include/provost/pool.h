@@ -65,6 +65,8 @@ int pool_cancel(struct pool *p, struct conn *c) _must_check_;
 
 /* False from the moment the last connection is gone and a new one failed, until one succeeds. */
 bool pool_is_up(struct pool *p);
+/* When (clock_us) a connection was last given back after an answer; 0: never. */
+uint64_t pool_answered_us(struct pool *p);
 /* The database was seen elsewhere: what waits to try again tries at once. Any thread. */
 void pool_hurry(struct pool *p);
 

@@ -98,10 +98,17 @@ static bool invalidated(const struct cache *c, const struct entry *e, uint64_t n
 	return !generations_fresh(c->generations, e->tail, e->slots, e->start, now_ms);
 }
 
-/* Counts what becomes of the entry, when it is first seen. */
-static void note_locked(struct shard *s, struct entry *e, bool invalid, bool expired)
+/* For good: not just because for the moment nobody tells of changes. */
+static bool outdated(const struct cache *c, const struct entry *e)
 {
-	if (invalid && !(e->flags & FLAG_INVALIDATED)) {
+	return generations_raised(c->generations, e->tail, e->slots, e->start);
+}
+
+/* Counts what becomes of the entry, when it is first seen. */
+static void note_locked(const struct cache *c, struct shard *s, struct entry *e, bool invalid,
+                        bool expired)
+{
+	if (invalid && !(e->flags & FLAG_INVALIDATED) && outdated(c, e)) {
 		e->flags |= FLAG_INVALIDATED;
 		s->n.invalidations++;
 	}
@@ -135,7 +142,7 @@ static void get_locked(struct cache *c, struct shard *s, struct entry *e, const 
 	bool invalid = invalidated(c, e, now_ms);
 	struct verdict v = verdict_of(e, f, s->rules.negative_ttl_ms, invalid, now_ms);
 
-	note_locked(s, e, invalid, v.left_ms <= 0);
+	note_locked(c, s, e, invalid, v.left_ms <= 0);
 	ret->state = v.state;
 	if (v.state == CACHE_MISS) {
 		s->misses++;
@@ -177,7 +184,7 @@ static bool get_stale_locked(struct cache *c, struct shard *s, struct entry *e,
 
 	if (!v.stale)
 		return false;
-	note_locked(s, e, invalid, v.left_ms <= 0);
+	note_locked(c, s, e, invalid, v.left_ms <= 0);
 	s->n.stale_if_error++;
 	shard_hit_locked(s, e);
 	entry_ref(e);
@@ -240,7 +247,7 @@ static int may_put_locked(struct cache *c, struct shard *s, const struct entry *
 		return -ECANCELED;
 	if (invalidated(c, e, now_ms) &&
 	    verdict_of(e, f, negative_ttl_ms, true, now_ms).state == CACHE_MISS) {
-		s->n.outdated++;
+		s->n.outdated += outdated(c, e);
 		return -ESTALE;
 	}
 	return 0;

@@ -109,23 +109,28 @@ void generations_trust(struct generations *g, uint64_t until_ms)
 	atomic_store_explicit(&g->trusted_ms, until_ms, memory_order_release);
 }
 
+bool generations_raised(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start)
+{
+	CHECK_MAGIC(g, GENERATIONS_MAGIC);
+	/* No slot is past V: where nothing at all was raised since, none needs to be looked at. */
+	if (atomic_load_explicit(&g->v, memory_order_acquire) <= start)
+		return false;
+	if (atomic_load_explicit(&g->epoch, memory_order_acquire) > start)
+		return true;
+	for (size_t i = 0; i < n; i++) {
+		if (atomic_load_explicit(&g->slot[slot[i]], memory_order_acquire) > start)
+			return true;
+	}
+	return false;
+}
+
 bool generations_fresh(const struct generations *g, const gen_slot *slot, size_t n, uint64_t start,
                        uint64_t now_ms)
 {
 	CHECK_MAGIC(g, GENERATIONS_MAGIC);
 	/* Acquire: who finds trust renewed also finds what was raised before it was. */
-	if (atomic_load_explicit(&g->trusted_ms, memory_order_acquire) <= now_ms)
-		return false;
-	/* No slot is past V: where nothing at all was raised since, none needs to be looked at. */
-	if (atomic_load_explicit(&g->v, memory_order_acquire) <= start)
-		return true;
-	if (atomic_load_explicit(&g->epoch, memory_order_acquire) > start)
-		return false;
-	for (size_t i = 0; i < n; i++) {
-		if (atomic_load_explicit(&g->slot[slot[i]], memory_order_acquire) > start)
-			return false;
-	}
-	return true;
+	return atomic_load_explicit(&g->trusted_ms, memory_order_acquire) > now_ms &&
+	       !generations_raised(g, slot, n, start);
 }
 
 uint64_t generations_raises(const struct generations *g)

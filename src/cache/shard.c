@@ -206,7 +206,7 @@ static bool dead_locked(struct sweep *w, struct entry *e)
 		return true;
 	}
 	if (!(e->flags & FLAG_PERISHABLE) ||
-	    generations_fresh(w->generations, e->tail, e->slots, e->start, w->now_ms))
+	    !generations_raised(w->generations, e->tail, e->slots, e->start))
 		return false;
 	if (!(e->flags & FLAG_INVALIDATED))
 		w->shard->n.invalidations++;

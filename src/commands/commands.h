@@ -8,6 +8,7 @@
 #define PROVOST_COMMANDS_H
 
 #include "provost/errors.h"
+#include "provost/strlist.h"
 
 struct config;
 
@@ -20,6 +21,7 @@ struct command_line {
 	const char *subject, *roles, *expires, *note; /* key new */
 	const char *role;                             /* grants print */
 	const char *argument;                         /* key revoke */
+	struct strlist words;                         /* triggers …: tables */
 };
 
 const char *command_config_file(const struct command_line *l);
@@ -30,6 +32,10 @@ int command_key_new(const struct command_line *l);
 int command_key_list(const struct command_line *l);
 int command_key_revoke(const struct command_line *l);
 int command_grants_print(const struct command_line *l);
+int command_triggers_install(const struct command_line *l);
+int command_triggers_print(const struct command_line *l);
+int command_triggers_remove(const struct command_line *l);
+int command_triggers_status(const struct command_line *l);
 
 /* ---- shared among them --------------------------------------------------------------- */
 

@@ -411,6 +411,29 @@ static void finish_url(struct loader *l)
 	url_settings_done(&s);
 }
 
+/* An ORM's settings for the pool do not matter to one connection. */
+static void finish_listen_url(struct loader *l)
+{
+	char **url = &l->config->listener.url;
+	struct place at = place_of(l, "database", "listen_url");
+	struct url_settings s = {0};
+	char why[URL_WHY_MAX];
+
+	if (!*url || !**url) {
+		free(*url);
+		*url = NULL;
+		return;
+	}
+	if (url_read(*url, &s, why) < 0) {
+		errors_add(l->errs, at.file, at.line, "[database] listen_url: %s", why);
+		return;
+	}
+	free(*url);
+	*url = s.conninfo;
+	s.conninfo = NULL;
+	url_settings_done(&s);
+}
+
 static void check_pool(struct loader *l)
 {
 	struct pool_options *pool = &l->config->pool;
@@ -469,6 +492,7 @@ static void finish(struct loader *l)
 	struct config *c = l->config;
 
 	finish_url(l);
+	finish_listen_url(l);
 	check_pool(l);
 	check_cache(l);
 	check_listen(l);

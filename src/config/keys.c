@@ -144,6 +144,20 @@ const struct key config_keys[] = {
 	 .fallback = "yes", .offset = CONFIG(pool.prepare),
 	 .doc = "Whether statements stay prepared on their connections. Write no behind a transaction "
 	        "pooler such as PgBouncer."},
+	{"database", "listen_url", KEY_URL, .restart = true,
+	 .example = "postgresql://user:password@127.0.0.1:5432/database",
+	 .unset = "url",
+	 .offset = CONFIG(listener.url),
+	 .doc = "How to reach the same database directly, for the one connection that listens to changes; needed "
+	        "where url leads to a pooler, through which changes cannot be heard."},
+	{"database", "heartbeat", KEY_DURATION, .min = 50 * MS, .max = 10 * SECOND,
+	 .fallback = "300ms", .offset = CONFIG(listener.heartbeat_ms),
+	 .doc = "How often it is made sure that changes are heard. When a heartbeat is not back after twice as long, "
+	        "nothing is served as fresh, and nothing stored, until one is."},
+	{"database", "sync_timeout", KEY_DURATION, .min = 10 * MS, .max = MINUTE,
+	 .fallback = "2s", .offset = CONFIG(listener.sync_timeout_ms),
+	 .doc = "How long the answer to a write may wait until the write has been heard of. After that "
+	        "everything stored is invalidated instead."},
 
 	{"auth", "mode", KEY_ENUM, .restart = true, .choices = "token, none",
 	 .fallback = "token", .offset = CONFIG(auth.mode),

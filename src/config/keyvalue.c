@@ -322,7 +322,7 @@ void key_copy(const struct key *k, void *base_to, const void *base_from)
 	if (number)
 		*(unsigned *)to = *(const unsigned *)from;
 	else
-		(void)set_text(to, *(char *const *)from);
+		set_text_or_null(to, *(char *const *)from ? *(char *const *)from : "");
 }
 
 static void format_list(const struct strlist *l, struct buf *out)

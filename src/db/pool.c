@@ -193,6 +193,8 @@ void pool_release(struct pool *p, struct conn **cp)
 	pthread_mutex_lock(&p->lock);
 	if (condition == CONN_BROKEN)
 		p->lost++;
+	if (condition == CONN_CLEAN)
+		p->answered_us = now;
 	if (condition == CONN_BROKEN ||
 	    (condition == CONN_CLEAN && pool_surplus_locked(p, c, now)) || p->stopping) {
 		conn_move_locked(p, c, CONN_CLOSED, now);
@@ -337,6 +339,14 @@ bool pool_is_up(struct pool *p)
 	bool up = !p->down;
 	pthread_mutex_unlock(&p->lock);
 	return up;
+}
+
+uint64_t pool_answered_us(struct pool *p)
+{
+	pthread_mutex_lock(&p->lock);
+	uint64_t at = p->answered_us;
+	pthread_mutex_unlock(&p->lock);
+	return at;
 }
 
 void pool_hurry(struct pool *p)

@@ -39,6 +39,7 @@ struct pool {
 	unsigned attempts;   /* failed in a row */
 	uint64_t attempt_us; /* not before then */
 	uint64_t complained_us;
+	uint64_t answered_us; /* when a borrower was last done, with nothing outstanding */
 	bool down;
 	bool refusing; /* borrowers */
 	bool stopping;

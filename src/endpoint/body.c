@@ -74,7 +74,7 @@ static int read_one(struct reader *r, const struct param *p, struct slice value)
 		return -EINVAL;
 	if (wanted == JSON_STRING) {
 		decoded->len = 0;
-		if (json_unquote(value, decoded, &why) < 0) {
+		if (json_decode(value, decoded, &why) < 0) {
 			reason_set(r->reason, "%s", why);
 			return -EINVAL;
 		}
@@ -189,7 +189,7 @@ static int decode_name(struct reader *r, struct slice raw, struct slice *ret)
 	const char *why;
 
 	decoded->len = 0;
-	if (json_unquote(raw, decoded, &why) < 0)
+	if (json_decode(raw, decoded, &why) < 0)
 		*ret = json_inside(raw);
 	else
 		*ret = (struct slice){decoded->data ? decoded->data : "", decoded->len};

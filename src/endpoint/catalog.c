@@ -53,14 +53,6 @@ static void reserved_check(const struct endpoint *e, struct errors *errs)
 			           "`%s` is a path of Provost's own: take another", e->route);
 }
 
-/* The one place that says what files may ask for and this server does not do. */
-static void served_check(const struct endpoint *e, struct errors *errs)
-{
-	if (e->method != METHOD_GET)
-		errors_add(errs, e->file, e->route_line,
-		           "%s is not served yet: only GET endpoints are", method_name(e->method));
-}
-
 /* ---- one file ------------------------------------------------------------------------ */
 
 static int read_all(int fd, struct buf *out)
@@ -127,7 +119,6 @@ static void load_file(struct loader *l, const char *path, const char *name)
 	if (!e)
 		return;
 	reserved_check(e, l->errs);
-	served_check(e, l->errs);
 	keep(l, e);
 }
 

@@ -343,7 +343,7 @@ int json_check(struct slice s, const char **ret_why)
 	return -EINVAL;
 }
 
-int json_unquote(struct slice raw, struct buf *out, const char **ret_why)
+int json_decode(struct slice raw, struct buf *out, const char **ret_why)
 {
 	struct json j = {.p = raw.p + 1, .end = raw.p + raw.n - 1, .out = out};
 	size_t start = out->len;

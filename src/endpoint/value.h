@@ -64,7 +64,7 @@ struct slice json_inside(struct slice value);
 bool json_next(struct slice *rest, struct slice *ret);
 bool json_next_member(struct slice *rest, struct slice *ret_name, struct slice *ret);
 /* Appends what a string stands for. */
-int json_unquote(struct slice value, struct buf *out, const char **ret_why) _must_check_;
+int json_decode(struct slice value, struct buf *out, const char **ret_why) _must_check_;
 
 /* Keeps an error, but for one that is there already (same name and place) or one too many. `n`
  * bytes of valid UTF-8 at `name`. */

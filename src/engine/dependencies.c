@@ -257,13 +257,14 @@ static bool is_overruled(const struct resolved *r, pg_oid oid)
 	return false;
 }
 
-static void add(struct endpoint *e, const char *table, const char *column, size_t param)
+static void add(struct endpoint *e, pg_oid oid, const char *table, const char *column, size_t param)
 {
 	e->dependency = xrealloc(e->dependency, e->dependencies + 1, sizeof *e->dependency);
 	e->dependency[e->dependencies++] = (struct dependency){
 	    .table = xstrdup(table),
 	    .column = column ? xstrdup(column) : NULL,
 	    .param = param,
+	    .oid = oid,
 	};
 }
 
@@ -299,13 +300,13 @@ static void merge(struct endpoint *e, const struct discovered *d, const struct r
 {
 	for (size_t i = 0; i < d->tables; i++)
 		if (!is_overruled(r, d->table[i].oid))
-			add(e, d->table[i].name, NULL, 0);
+			add(e, d->table[i].oid, d->table[i].name, NULL, 0);
 	for (size_t i = 0; i < r->n; i++) {
 		const struct named *n = &r->named[i];
 		if (n->entry->exclude)
 			continue;
 		const struct param *p = n->column ? endpoint_param(e, n->entry->param) : NULL;
-		add(e, n->table, n->column, p ? (size_t)(p - e->param) : 0);
+		add(e, n->oid, n->table, n->column, p ? (size_t)(p - e->param) : 0);
 	}
 	sort(e);
 }

@@ -130,7 +130,7 @@ void listener_stats(struct listener *l, struct listener_stats *ret)
 	syncs_stats(&l->syncs, &ret->syncs, &ret->late_syncs);
 }
 
-bool listener_is_down(const struct listener *l)
+uint64_t listener_down_us(const struct listener *l)
 {
-	return atomic_load_explicit(&l->down, memory_order_relaxed);
+	return atomic_load_explicit(&l->down_us, memory_order_relaxed);
 }

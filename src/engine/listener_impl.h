@@ -57,7 +57,7 @@ struct listener {
 	bool started;
 	struct syncs syncs;
 	/* Relaxed: a guess about the database, which guards nothing. */
-	atomic_bool down;
+	_Atomic uint64_t down_us;
 	struct stream stream;
 
 	pthread_mutex_t lock;

@@ -353,7 +353,10 @@ static void act(struct listener *l, uint64_t interval_us)
 	uint64_t now = clock_us();
 
 	if (now >= end_us(t))
-		lose(l, "no answer in time", now);
+		lose(l,
+		     t->phase == PHASE_FOLLOWING ? "a heartbeat did not come back"
+		                                 : "no answer in time",
+		     now);
 	else if (now < due_us(t, interval_us))
 		return;
 	else if (t->phase == PHASE_AWAY)
@@ -373,7 +376,7 @@ static int nap_ms(const struct listener *l, uint64_t interval_us)
 	/* A refusal may be known before there is a descriptor to poll. */
 	if (t->phase == PHASE_CONNECTING && conn_fd(t->conn) < 0)
 		return 0;
-	if (t->stats.state == LISTENER_CONNECTING && !t->stats.down)
+	if (t->stats.state == LISTENER_CONNECTING && !t->stats.down_us)
 		at = MIN(at, t->live_us + DOWN_AFTER_US);
 	if (at <= now)
 		return 0;
@@ -391,9 +394,13 @@ static bool publish(struct listener *l, uint64_t *ret_interval_us)
 
 	if (s->state == LISTENER_LIVE)
 		t->live_us = now;
-	s->down = s->state == LISTENER_OVERDUE ||
-	          (s->state == LISTENER_CONNECTING && now - t->live_us >= DOWN_AFTER_US);
-	atomic_store_explicit(&l->down, s->down, memory_order_relaxed);
+	bool down = s->state == LISTENER_OVERDUE ||
+	            (s->state == LISTENER_CONNECTING && now - t->live_us >= DOWN_AFTER_US);
+	if (!down)
+		s->down_us = 0;
+	else if (!s->down_us)
+		s->down_us = now;
+	atomic_store_explicit(&l->down_us, s->down_us, memory_order_relaxed);
 	pthread_mutex_lock(&l->lock);
 	l->stats = *s;
 	*ret_interval_us = (uint64_t)l->heartbeat_ms * 1000;

@@ -34,7 +34,7 @@ static enum MHD_Result readyz(struct request *q)
 	int phase = atomic_load_explicit(&h->phase, memory_order_relaxed);
 	char text[80];
 	int n = snprintf(text, sizeof text, "{\"status\":\"%s\",\"database\":\"%s\"}", names[phase],
-	                 pool_is_up(h->pool) ? "up" : "down");
+	                 http_database_is_up(h) ? "up" : "down");
 	char *body = strdup(text);
 	if (!body)
 		return MHD_NO;
@@ -101,7 +101,7 @@ static const struct builtin *find(struct request *q)
 size_t builtin_body_max(struct request *q)
 {
 	const struct builtin *b = strcmp(q->line.method, "POST") ? NULL : find(q);
-	return b && b->post ? BODY_MAX : 0;
+	return b && b->post && caller_may(q, &ADMINISTRATORS) ? BODY_MAX : 0;
 }
 
 bool builtin_answer(struct request *q, enum MHD_Result *ret)

@@ -77,6 +77,12 @@ int caller_require(struct request *q, const struct strlist *roles, enum MHD_Resu
 	return -EACCES;
 }
 
+bool caller_may(struct request *q, const struct strlist *roles)
+{
+	caller_look(q);
+	return q->identity && identity_allows(q->identity, roles);
+}
+
 /* The same origin as the request's own host; of either scheme, because TLS may end in front of us,
  * unless the browser says that the page's was another. */
 static bool is_own_origin(const struct head *h)
@@ -124,12 +130,13 @@ static bool is_from_elsewhere(struct request *q)
 	if (h->fetch_site)
 		return strcmp(h->fetch_site, "same-origin");
 	/* No browser's, or a page's that does not say: as good as the credential is. */
-	return q->identity->from_cookie;
+	return q->identity && q->identity->from_cookie;
 }
 
 int caller_require_intent(struct request *q, enum MHD_Result *ret)
 {
-	bool by_itself = q->identity->from_cookie || q->identity->kind == IDENTITY_NONE;
+	const struct identity *i = q->identity;
+	bool by_itself = !i || i->from_cookie || i->kind == IDENTITY_NONE;
 	if (!by_itself || !is_from_elsewhere(q))
 		return 0;
 	*ret = respond_problem(q, 403,

@@ -145,6 +145,10 @@ static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char
 		h->conditional = true;
 	else if (is(name, n, "x-request-id"))
 		h->request_id = trim(value, value_n);
+	else if (is(name, n, "content-type"))
+		h->content_type = h->content_type ? "" : trim(value, value_n);
+	else if (is(name, n, "content-encoding"))
+		h->content_encoding = h->content_encoding ? "" : trim(value, value_n);
 	else if (is(name, n, "access-control-request-method"))
 		h->preflight_method = trim(value, value_n);
 	else if (is(name, n, "authorization"))

@@ -4,6 +4,8 @@
  *
  * server.c   the daemon, connections, deadlines, stopping
  * request.c  the way of a request, from its first line to its answer or its job
+ * body.c     what is kept of a request's body
+ * route.c    from a path to an endpoint, who may call it, and its values
  * respond.c  answers and problem documents
  * sending.c  bodies in flight
  * accept.c   codings that a client takes, and bodies that it has
@@ -71,12 +73,14 @@ struct request_line {
 struct head {
 	const char *host, *origin, *request_id, *preflight_method, *fetch_site;
 	struct credentials credentials;
-	bool proxied;         /* a field that proxies add is there */
-	struct accept accept; /* Accept-Encoding, all lines */
-	bool conditional;     /* If-None-Match is there */
-	const char *why;      /* a refusal: the sentence */
-	unsigned status;      /* and its status; 0: the head is good */
-	bool chunked;         /* a Transfer-Encoding was named */
+	bool proxied;                 /* a field that proxies add is there */
+	const char *content_type;     /* "" where it is repeated: of no type */
+	const char *content_encoding; /* likewise */
+	struct accept accept;         /* Accept-Encoding, all lines */
+	bool conditional;             /* If-None-Match is there */
+	const char *why;              /* a refusal: the sentence */
+	unsigned status;              /* and its status; 0: the head is good */
+	bool chunked;                 /* a Transfer-Encoding was named */
 	/* RFC 6455, section 4.2.1. */
 	bool upgrades;  /* Connection names the upgrade */
 	bool websocket; /* to WebSocket */
@@ -104,10 +108,19 @@ enum served {
 	SERVED_MISS,
 	SERVED_EXPIRED, /* a miss, because what was there was not fresh any more */
 	SERVED_BYPASS,  /* the endpoint is not cached */
+	SERVED_WRITE,
 	SERVED_COUNT,
 };
 
 struct hub;
+/* What becomes of a request's body. */
+enum body_fate {
+	BODY_UNDECIDED, /* nothing of it has come */
+	BODY_DROPPED,   /* nobody needs it, or whoever sent it may not call what does */
+	BODY_KEPT,
+	BODY_CROWDED, /* there was no room for it */
+};
+
 struct revoke;
 struct upgrade;
 
@@ -118,10 +131,12 @@ struct request {
 	char id[REQUEST_ID_MAX + 1];
 	uint64_t started_us;
 	struct request_line line;
-	bool too_long;      /* the target is past max_url and was not kept */
-	size_t body;        /* bytes received of it */
-	bool body_over;     /* more than max_body */
-	struct buf content; /* what is kept of it: builtin_body_max bytes at most */
+	bool too_long;  /* the target is past max_url and was not kept */
+	size_t body;    /* bytes received of it */
+	bool body_over; /* more than max_body */
+	enum body_fate fate;
+	struct buf content; /* what is kept of it */
+	size_t charged;     /* bytes of http->bodies; what is made of it included */
 	char *target;       /* inline_target or allocated */
 	size_t target_len;
 	struct target parsed; /* of it */
@@ -174,6 +189,7 @@ struct http {
 	struct pool *pool;
 	struct hub *hub;
 	bool test_echo;
+	struct listener *listener;
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
 	struct snapshot *index;   /* of struct http_index */
@@ -184,6 +200,9 @@ struct http {
 	unsigned threads, max_connections;
 	size_t max_url;   /* bytes that connections have memory for */
 	atomic_int phase; /* enum http_phase */
+	_Atomic uint64_t probed_ms;
+
+	_Atomic size_t bodies; /* bytes of requests' bodies that are kept */
 
 	pthread_mutex_t sending_lock; /* guards sending_bytes, and the counts of senders */
 	size_t sending_bytes;         /* of large bodies that are being sent, each once */
@@ -220,6 +239,8 @@ const char *caller_refusal(struct request *q);
 int caller_identify(struct request *q, enum MHD_Result *ret);
 /* Likewise, and that they have one of the roles; else 401 or 403. NULL: none is asked for. */
 int caller_require(struct request *q, const struct strlist *roles, enum MHD_Result *ret);
+/* Whether caller_require would let them, without an answer. */
+bool caller_may(struct request *q, const struct strlist *roles);
 /* That what changes something was not sent by another site's page with the cookie that the browser
  * adds by itself, or with nothing where nothing is asked for; else 403. After caller_require. */
 int caller_require_intent(struct request *q, enum MHD_Result *ret);
@@ -248,9 +269,17 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 enum MHD_Result request_call(struct request *q, struct call *c);
 /* Answers with what the cache still has under stale-if-error; false: it has nothing. */
 bool request_answer_stale(struct request *q, enum MHD_Result *ret);
+/* An endpoint's answer: from the cache, or from a job that the connection is suspended for. */
+enum MHD_Result request_read(struct request *q, const struct ask *a);
+/* Suspends the connection until it has been done. */
+enum MHD_Result request_write(struct request *q, const struct ask *a);
+/* Beyond this thread's next look at the catalogue. */
+void request_keep_catalog(struct request *q, struct catalog *catalog);
 /* With the connection. */
 void request_free_memory(struct request *q);
 
+/* Whether it makes sense to ask the database, as far as is known. */
+bool http_database_is_up(struct http *h);
 /* The options as they are now; valid until this thread asks again. */
 const struct http_live *http_live(struct http *h);
 
@@ -262,6 +291,29 @@ static inline struct http *http_of(struct request *q)
 {
 	return client_of(q)->http;
 }
+
+/* ---- body.c -------------------------------------------------------------------------- */
+
+/* One piece of it: kept where somebody needs it who may call, what takes it has room for it, and
+ * all that are kept together are within their bound; else counted and dropped. */
+void body_take(struct request *q, const char *data, size_t n);
+/* Frees what is kept, once it has been made into something else, which goes on being counted. */
+void body_forget(struct request *q);
+/* Frees what is kept, and counts it no more. */
+void body_done(struct request *q);
+/* At the end of the body: whether it can be read as JSON. 0, or the status and a sentence. Without
+ * a body: 0. */
+unsigned body_refusal(const struct request *q, const char **ret_why);
+/* Whether a Content-Type is application/json, in UTF-8 if it says. */
+bool body_type_is_json(const char *type);
+
+/* ---- route.c ------------------------------------------------------------------------- */
+
+/* Answers for the endpoint that the path leads to, or says why not. */
+enum MHD_Result route_answer(struct request *q);
+/* How much of the request's body is kept for an endpoint: 0 where none reads it, or not for this
+ * caller. */
+size_t route_body_max(struct request *q);
 
 /* ---- respond.c ----------------------------------------------------------------------- */
 
@@ -282,7 +334,7 @@ enum MHD_Result respond_upgrade_required(struct request *q, const char *detail);
 enum MHD_Result respond_not_allowed(struct request *q, unsigned methods);
 /* 204 with Allow, and the CORS preflight headers where the origin is permitted. */
 enum MHD_Result respond_options(struct request *q, unsigned methods);
-/* 400 with every parameter that is wrong. */
+/* 400 with every parameter that is wrong, 422 where it is members of the body alone. */
 enum MHD_Result respond_bad_values(struct request *q);
 /* What the cache had; takes the reference over. */
 enum MHD_Result respond_found(struct request *q, struct cache_found *found);
@@ -327,7 +379,7 @@ const char *status_title(unsigned status);
 
 /* Answers the path if it is one of Provost's own. */
 bool builtin_answer(struct request *q, enum MHD_Result *ret);
-/* How much of the request's body its answer needs; 0: none of it, it is dropped. */
+/* How much of the request's body its answer needs; 0: none of it, or not for this caller. */
 size_t builtin_body_max(struct request *q);
 
 /* ---- upgrade.c ----------------------------------------------------------------------- */

@@ -45,6 +45,12 @@ static struct json_object *parameter(const struct param *p)
 	put_text(o, "max", p->max.set ? p->max.text : NULL);
 	if (p->enumeration.count)
 		put(o, "enum", texts(&p->enumeration));
+	if (p->members == 0)
+		return o;
+	struct json_object *members = made(json_object_new_array());
+	for (size_t i = 0; i < p->members; i++) /* one level: they have none */
+		json_object_array_add(members, parameter(&p->member[i]));
+	put(o, "members", members);
 	return o;
 }
 

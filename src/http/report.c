@@ -3,6 +3,7 @@
 
 #include "http_impl.h"
 #include "provost/key.h"
+#include "provost/listener.h"
 #include "provost/pool.h"
 #include "provost/tags.h"
 
@@ -40,6 +41,19 @@ static void put_text(struct report *r, struct json_object *o, const char *key, c
 	put(r, o, key, json_object_new_string(text));
 }
 
+/* Two decimals, spelled out: a double would be printed with all that it has. */
+static void put_decimal(struct report *r, struct json_object *o, const char *key, double n)
+{
+	char text[32];
+	snprintf(text, sizeof text, "%.2f", n);
+	put(r, o, key, json_object_new_double_s(n, text));
+}
+
+static void put_ms(struct report *r, struct json_object *o, const char *key, uint64_t us)
+{
+	put_decimal(r, o, key, (double)us / 1000);
+}
+
 static struct json_object *put_object(struct report *r, struct json_object *o, const char *key)
 {
 	struct json_object *x = object(r);
@@ -73,10 +87,7 @@ static void put_counts(struct report *r, const struct cache_stats *c, const stru
 	put_number(r, o, "hits", c->hits);
 	put_number(r, o, "misses", c->misses);
 	put_number(r, o, "collapsed", e->collapsed);
-	/* Two decimals, spelled out: a double would be printed with all that it has. */
-	char text[32];
-	snprintf(text, sizeof text, "%.2f", rate);
-	put(r, o, "hitRate", json_object_new_double_s(rate, text));
+	put_decimal(r, o, "hitRate", rate);
 	put_number(r, o, "entries", c->entries);
 	put_number(r, o, "absences", c->absences);
 	put_number(r, o, "bytes", c->bytes);
@@ -155,6 +166,20 @@ static void put_settings(struct report *r, const struct http_live *live,
 	put_number(r, database, "poolMax", p->max);
 }
 
+static void put_stream(struct report *r, const struct listener_stats *s)
+{
+	struct json_object *o = put_object(r, r->root, "stream");
+	put_text(r, o, "state", listener_state_name(s->state));
+	put_ms(r, o, "lagMs", s->lag_us);
+	put_ms(r, o, "lagMaxMs", s->lag_max_us);
+	put_number(r, o, "changes", s->changes);
+	put_number(r, o, "syncs", s->syncs);
+	put_number(r, o, "lateSyncs", s->late_syncs);
+	put_number(r, o, "epochs", s->epochs);
+	put_number(r, o, "unreadable", s->unreadable);
+	put_number(r, o, "gaps", s->gaps);
+}
+
 static void put_endpoints(struct report *r, const struct catalog *catalog)
 {
 	struct json_object *all = put_array(r, r->root, "endpoints");
@@ -179,11 +204,14 @@ static void render(struct request *q, struct report *r)
 	struct cache_stats c;
 	struct engine_stats e;
 	struct pool_stats p;
+	struct listener_stats stream;
 	cache_stats(h->cache, &c);
 	engine_stats(h->engine, &e);
 	pool_stats(h->pool, &p);
+	listener_stats(h->listener, &stream);
 	r->root = object(r);
 	put_counts(r, &c, &e);
+	put_stream(r, &stream);
 	put_top(r, catalog, &c);
 	put_settings(r, live, &c, &e, &p);
 	put_endpoints(r, catalog);

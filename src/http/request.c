@@ -2,14 +2,15 @@
 #include <string.h>
 
 #include "http_impl.h"
-#include "provost/key.h"
+#include "provost/listener.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 
 enum {
 	KEY_KEPT_MAX = 4 << 10, /* bytes of a connection's buffer for keys, between requests */
-	BODY_GRACE = 1 << 20
-}; /* bytes past max_body that are read and dropped to be able to say 413 */
+	BODY_GRACE = 1 << 20,   /* bytes past max_body that are read and dropped to say 413 */
+	PROBE_MS = 250,         /* between looks whether a database that seems to be down is */
+};
 
 const struct http_live *http_live(struct http *h)
 {
@@ -131,16 +132,12 @@ static enum MHD_Result take_head(struct request *q, const char *method, const ch
 	return MHD_YES;
 }
 
-/* Bodies that are of no use are read and dropped, so that the connection can go on. */
+/* Bodies that are of no use are read and dropped, so that the connection can go on. What is wrong
+ * with the request is told at its end: an answer before it closes the connection. */
 static enum MHD_Result take_body(struct request *q, const char *data, size_t *n)
 {
 	size_t max = http_live(http_of(q))->max_body;
-	q->body += *n;
-	q->body_over = q->body > max;
-	if (!q->body_over && builtin_body_max(q)) {
-		q->content.max = builtin_body_max(q);
-		buf_add(&q->content, data, *n);
-	}
+	body_take(q, data, *n);
 	*n = 0;
 	return q->body > max + BODY_GRACE ? MHD_NO : MHD_YES;
 }
@@ -154,8 +151,7 @@ static void waiter_done(struct waiter *w)
 	MHD_resume_connection(q->connection);
 }
 
-/* Beyond this thread's next look at the catalogue. */
-static void keep_catalog(struct request *q, struct catalog *catalog)
+void request_keep_catalog(struct request *q, struct catalog *catalog)
 {
 	if (q->catalog)
 		return;
@@ -203,9 +199,20 @@ static enum MHD_Result waiting(struct request *q, int r)
 
 static enum MHD_Result submit(struct request *q, const struct ask *a)
 {
-	keep_catalog(q, a->catalog);
+	request_keep_catalog(q, a->catalog);
 	begin_waiting(q);
 	return waiting(q, engine_submit(http_of(q)->engine, a, &q->waiter));
+}
+
+enum MHD_Result request_write(struct request *q, const struct ask *a)
+{
+	q->served = SERVED_WRITE;
+	request_keep_catalog(q, a->catalog);
+	begin_waiting(q);
+	int r = engine_write(http_of(q)->engine, a, &q->waiter);
+	if (q->key.cap > KEY_KEPT_MAX)
+		buf_done(&q->key); /* while it waits, the job's copy will do */
+	return waiting(q, r);
 }
 
 enum MHD_Result request_call(struct request *q, struct call *c)
@@ -229,8 +236,9 @@ bool request_answer_stale(struct request *q, enum MHD_Result *ret)
 {
 	struct http *h = http_of(q);
 	struct cache_found found;
-	if (!q->endpoint || !endpoint_is_cached(q->endpoint))
-		return false; /* without an endpoint it is a built-in path's call that failed */
+	/* Without an endpoint it is a built-in path's call that failed. */
+	if (!q->endpoint || q->served == SERVED_WRITE || !endpoint_is_cached(q->endpoint))
+		return false;
 	struct cache_key key = cache_key(h->cache, q->key.data, q->key.len);
 	if (!cache_get_stale(h->cache, key, &q->endpoint->freshness, clock_ms(), &found))
 		return false;
@@ -240,7 +248,27 @@ bool request_answer_stale(struct request *q, enum MHD_Result *ret)
 	return true;
 }
 
-static enum MHD_Result answer(struct request *q, const struct ask *a)
+/* A listener that hears nothing may be alone with it. It tells of a database that hangs long before
+ * a statement's time is over; an answer that came since says that it does not. */
+bool http_database_is_up(struct http *h)
+{
+	uint64_t down_us = listener_down_us(h->listener);
+	return pool_is_up(h->pool) && (!down_us || pool_answered_us(h->pool) > down_us);
+}
+
+/* Only asking tells when it is not: one in PROBE_MS goes and asks, in the background. Where no
+ * connection can be had the pool tries by itself. */
+static bool may_probe(struct http *h)
+{
+	uint64_t now = clock_ms();
+	/* Relaxed: it bounds how often, and guards nothing. */
+	uint64_t last = atomic_load_explicit(&h->probed_ms, memory_order_relaxed);
+	return now - last >= PROBE_MS && pool_is_up(h->pool) &&
+	       atomic_compare_exchange_strong_explicit(&h->probed_ms, &last, now,
+	                                               memory_order_relaxed, memory_order_relaxed);
+}
+
+enum MHD_Result request_read(struct request *q, const struct ask *a)
 {
 	static const enum served served[] = {
 	    [CACHE_FRESH] = SERVED_HIT,
@@ -258,75 +286,17 @@ static enum MHD_Result answer(struct request *q, const struct ask *a)
 		engine_refresh(h->engine, a);
 	if (found.state != CACHE_MISS)
 		return answer_found(q, served[found.state], &found);
-	/* Known to be down: no need to ask. */
-	if (found.stale && !pool_is_up(h->pool) && request_answer_stale(q, &r))
+	/* Known to be down: nobody is to wait for it. */
+	if (found.stale && !http_database_is_up(h) && request_answer_stale(q, &r)) {
+		if (may_probe(h))
+			engine_refresh(h->engine, a);
 		return r;
+	}
 	q->served = found.expired ? SERVED_EXPIRED : SERVED_MISS;
 	return submit(q, a);
 }
 
-/* ---- routing ------------------------------------------------------------------------- */
-
-static int build_key(struct request *q)
-{
-	struct key_caller caller = caller_key(q);
-	return key_build(q->endpoint, &q->values, &caller, &q->key);
-}
-
-static enum MHD_Result call_endpoint(struct request *q, struct catalog *catalog,
-                                     const struct route_match *m, struct slice query)
-{
-	q->endpoint = m->endpoint;
-	int r = values_read(&q->values, m->endpoint, m->path, m->paths, query);
-	if (r == -EINVAL)
-		return respond_bad_values(q);
-	if (r == 0)
-		r = build_key(q);
-	if (r < 0)
-		return respond_problem(q, 503, "The server is out of memory. Try again.");
-	const struct ask a = {
-	    .catalog = catalog,
-	    .endpoint = m->endpoint,
-	    .key = cache_key(http_of(q)->cache, q->key.data, q->key.len),
-	    .request_id = q->id,
-	};
-	return answer(q, &a);
-}
-
-/* What is not public is for the identified: without a valid identity a path that exists and one
- * that does not are answered alike. A public endpoint that depends on who is calling looks, and
- * takes who cannot be identified for nobody. */
-static bool may_call(struct request *q, const struct endpoint *e, enum MHD_Result *ret)
-{
-	if (!e || !e->is_public)
-		return caller_require(q, e ? &e->roles : NULL, ret) == 0;
-	if (endpoint_varies(e))
-		caller_look(q);
-	return true;
-}
-
-static enum MHD_Result route(struct request *q)
-{
-	struct catalog *catalog = (struct catalog *)snapshot_use(http_of(q)->catalog);
-	struct route_match m;
-	enum MHD_Result r;
-	if (!catalog)
-		return respond_problem(q, 503, "The server is starting. Try again.");
-	int method = method_parse(q->line.method, strlen(q->line.method));
-	bool known = method >= 0 || !strcmp(q->line.method, "HEAD");
-	catalog_route(catalog, method >= 0 ? (enum method)method : METHOD_GET, q->parsed.path, &m);
-	if (!may_call(q, m.endpoint, &r))
-		return r;
-	if (!m.methods)
-		return respond_problem(q, 404, "There is nothing at this path.");
-	if (!strcmp(q->line.method, "OPTIONS"))
-		return respond_options(q, m.methods);
-	if (!m.endpoint || !known)
-		return respond_not_allowed(q, m.methods);
-	if (log_access_enabled())
-		keep_catalog(q, catalog); /* the line names the route */
-	return call_endpoint(q, catalog, &m, q->parsed.query);
-}
+/* ---- what is asked ------------------------------------------------------------------- */
 
 static enum MHD_Result dispatch(struct request *q)
 {
@@ -342,7 +312,7 @@ static enum MHD_Result dispatch(struct request *q)
 		return respond_options(q, (1u << METHOD_COUNT) - 1);
 	if (builtin_answer(q, &r))
 		return r;
-	return route(q);
+	return route_answer(q);
 }
 
 /* Called for the head, for each piece of the body, at its end, and once more after a resume. */
@@ -383,6 +353,7 @@ static const char *served_name(const struct request *q)
 	    [SERVED_MISS] = "miss",
 	    [SERVED_EXPIRED] = "expired",
 	    [SERVED_BYPASS] = "bypass",
+	    [SERVED_WRITE] = "write",
 	};
 	bool filled =
 	    q->served == SERVED_MISS || q->served == SERVED_EXPIRED || q->served == SERVED_BYPASS;
@@ -400,7 +371,7 @@ static void log_request(struct request *q, bool aborted)
 	           (const struct log_field[]){
 	               LOGS("id", *q->id ? q->id : NULL),
 	               LOGS("method", q->line.method),
-	               LOGS("route", q->catalog ? q->endpoint->route : NULL),
+	               LOGS("route", q->catalog && q->endpoint ? q->endpoint->route : NULL),
 	               LOGS("sub", q->identity ? q->identity->subject : NULL),
 	               LOGU("status", q->status),
 	               aborted ? none : sent,
@@ -450,7 +421,7 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 	job_unref(&q->waiter.job);
 	revoke_free(&q->revoke);
 	upgrade_free(&q->upgrade);
-	buf_done(&q->content);
+	body_done(q);
 	if (q->catalog)
 		snapshot_unref(&q->catalog->object);
 	request_reset(q);

@@ -72,6 +72,7 @@ static void add_cache_status(struct request *q, struct MHD_Response *r)
 	    [SERVED_MISS] = "miss",
 	    [SERVED_EXPIRED] = "stale",
 	    [SERVED_BYPASS] = "bypass",
+	    [SERVED_WRITE] = "method",
 	};
 	char text[80];
 	bool stored = q->waiter.job && q->waiter.job->stored;
@@ -96,10 +97,10 @@ static void add_common(struct request *q, struct MHD_Response *r, const char *ty
 	add(r, "Cache-Control", "private, no-cache");
 	add(r, "X-Content-Type-Options", "nosniff");
 	add(r, "X-Request-Id", q->id);
-	if (q->served != SERVED_OTHER) {
-		add(r, "Vary", "Accept-Encoding");
+	if (q->served != SERVED_OTHER)
 		add_cache_status(q, r);
-	}
+	if (q->served != SERVED_OTHER && q->served != SERVED_WRITE)
+		add(r, "Vary", "Accept-Encoding");
 	if (q->waiter.job && q->served >= SERVED_MISS)
 		add_timing(q, r);
 	/* libmicrohttpd takes many things for the end of a chunk; where it found one that others do
@@ -156,16 +157,25 @@ static void member(struct buf *b, const char *name, const char *value)
 	buf_add_json_string(b, value, strlen(value));
 }
 
-static void problem_open(struct request *q, struct buf *b, unsigned status, const char *detail)
+/* RFC 9457, section 4.2.1: the type about:blank says no more than the status, and has its title. */
+static void problem_open_typed(struct request *q, struct buf *b, unsigned status, const char *type,
+                               const char *title, const char *detail)
 {
-	buf_adds(b, "{\"type\":\"about:blank\",");
-	member(b, "title", status_title(status));
+	buf_addc(b, '{');
+	member(b, "type", type);
+	buf_addc(b, ',');
+	member(b, "title", title);
 	buf_addf(b, ",\"status\":%u,", status);
 	member(b, "detail", detail);
 	buf_addc(b, ',');
 	member(b, "instance", q->id);
 	buf_addc(b, ',');
 	member(b, "message", detail);
+}
+
+static void problem_open(struct request *q, struct buf *b, unsigned status, const char *detail)
+{
+	problem_open_typed(q, b, status, "about:blank", status_title(status), detail);
 }
 
 static struct MHD_Response *problem_close(struct request *q, struct buf *b, unsigned status)
@@ -184,6 +194,17 @@ static struct MHD_Response *problem_close(struct request *q, struct buf *b, unsi
 	return r;
 }
 
+/* The reason, and which parameters: the body's alone are no matter of the request's syntax. */
+static const char *say_bad_values(const struct values *v, unsigned status)
+{
+	if (status == 422)
+		return v->errors == 1 ? "A member of the body is not valid."
+		                      : "Several members of the body are not valid.";
+	if (v->errors > 1)
+		return "Several parameters are not valid.";
+	return v->error[0].in == IN_BODY ? "The body is not valid." : "A parameter is not valid.";
+}
+
 static enum MHD_Result queue_problem(struct request *q, struct buf *b, unsigned status)
 {
 	struct MHD_Response *r = problem_close(q, b, status);
@@ -200,9 +221,8 @@ enum MHD_Result respond_problem(struct request *q, unsigned status, const char *
 enum MHD_Result respond_bad_values(struct request *q)
 {
 	_cleanup_buf_ struct buf b = {0};
-	problem_open(q, &b, 400,
-	             q->values.errors == 1 ? "A parameter is not valid."
-	                                   : "Several parameters are not valid.");
+	unsigned status = values_only_members_wrong(&q->values) ? 422 : 400;
+	problem_open(q, &b, status, say_bad_values(&q->values, status));
 	buf_adds(&b, ",\"errors\":[");
 	for (size_t i = 0; i < q->values.errors; i++) {
 		const struct value_error *e = &q->values.error[i];
@@ -215,7 +235,7 @@ enum MHD_Result respond_bad_values(struct request *q)
 		buf_addc(&b, '}');
 	}
 	buf_addc(&b, ']');
-	return queue_problem(q, &b, 400);
+	return queue_problem(q, &b, status);
 }
 
 enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge)
@@ -435,6 +455,20 @@ static enum MHD_Result respond_failure(struct request *q, const struct answer *a
 	return queue_problem(q, &b, status);
 }
 
+/* Not to be tried again without a look, so there is no Retry-After. */
+static enum MHD_Result respond_unknown(struct request *q, const struct answer *a)
+{
+	_cleanup_buf_ struct buf b = {0};
+	const char *detail;
+	unsigned status = status_of_answer(a, &detail);
+	problem_open_typed(q, &b, status, "urn:provost:outcome-unknown", "Outcome Unknown", detail);
+	struct MHD_Response *r = problem_close(q, &b, status);
+	if (!r)
+		return MHD_NO;
+	MHD_del_response_header(r, "Retry-After", "1");
+	return queue(q, status, r);
+}
+
 enum MHD_Result respond_refusal(struct request *q, enum outcome outcome)
 {
 	const struct answer a = {.outcome = outcome};
@@ -460,6 +494,21 @@ static enum MHD_Result respond_body(struct request *q, struct job *j)
 	return respond_representation(q, &rep);
 }
 
+/* What a write returned, for its caller alone. It has been done, so there is no refusing to say so,
+ * however much is being sent. */
+static enum MHD_Result respond_written(struct request *q, struct job *j)
+{
+	const struct answer *a = &j->answer;
+	job_ref(j);
+	struct MHD_Response *r = response_over(a->body, a->body_len, job_done, j);
+	if (!r)
+		return MHD_NO;
+	q->sent = a->body_len;
+	add_common(q, r, JSON);
+	cors_add(q, r, false, NULL);
+	return queue(q, q->endpoint->status, r);
+}
+
 static enum MHD_Result respond_nothing(struct request *q)
 {
 	struct MHD_Response *r = response_over("", 0, NULL, NULL);
@@ -477,6 +526,10 @@ enum MHD_Result respond_job(struct request *q)
 		return respond_refusal(q, OUTCOME_ABANDONED);
 	struct job *j = q->waiter.job;
 	const struct answer *a = &j->answer;
+	if (a->outcome == OUTCOME_UNKNOWN)
+		return respond_unknown(q, a);
+	if (a->outcome == OUTCOME_OK && q->served == SERVED_WRITE && a->body)
+		return respond_written(q, j);
 	if (a->outcome == OUTCOME_OK)
 		return a->body ? respond_body(q, j) : respond_nothing(q);
 	if (answer_is_database_failure(a) && request_answer_stale(q, &r))

@@ -116,20 +116,12 @@ static struct json_object *parse(const struct buf *body)
 	return o;
 }
 
-static bool is_json_type(const char *type)
-{
-	size_t n = type ? strcspn(type, "; \t") : 0;
-	return n == strlen("application/json") && !strncasecmp(type, "application/json", n);
-}
-
 static struct refusal read_body(struct request *q, struct revocation *r)
 {
-	const char *type = MHD_lookup_connection_value(q->connection, MHD_HEADER_KIND,
-	                                               MHD_HTTP_HEADER_CONTENT_TYPE);
-	if (!is_json_type(type))
-		return (struct refusal){415, "The body must be application/json."};
-	if (q->content.failed)
-		return (struct refusal){413, "The body is larger than this path accepts."};
+	struct refusal no = {0};
+	no.status = body_refusal(q, &no.why);
+	if (no.status)
+		return no;
 	struct json_object *o = q->content.len ? parse(&q->content) : NULL;
 	if (!o)
 		return (struct refusal){400, "The body is not JSON."};

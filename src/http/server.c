@@ -249,6 +249,7 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->pool = parts->pool;
 	h->hub = parts->hub;
 	h->test_echo = parts->test_echo;
+	h->listener = parts->listener;
 	h->catalog = parts->catalog;
 	h->listen_fd = -1;
 	h->listen = xstrdup(o->listen);

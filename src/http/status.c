@@ -41,6 +41,8 @@ static const struct {
     [OUTCOME_DEADLINE] = {504, "The database did not answer within the time allowed."},
     [OUTCOME_TOO_LARGE] = {500, "The result is too large to be sent."},
     [OUTCOME_NO_MEMORY] = {503, "The server is out of memory. Try again."},
+    [OUTCOME_UNKNOWN] = {503, "The connection to the database was lost while the change was made: "
+                              "it may or may not have been done. Look before you repeat it."},
     [OUTCOME_ABANDONED] = {503, "The caller has left."},
     [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
 };

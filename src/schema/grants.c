@@ -7,7 +7,7 @@
 #include "provost/buf.h"
 #include "provost/catalog.h"
 
-/* What is granted, each once: the SQL behind GRANT, before TO. */
+/* What is granted, each once: the SQL behind GRANT, before TO. Of relations with the right. */
 struct grants {
 	struct strlist schemas, relations, functions;
 };
@@ -63,8 +63,15 @@ static int create(struct admin *a, const struct endpoint *e, struct errors *errs
 	return done ? 0 : -EINVAL;
 }
 
-/* Rows: what (schema, relation, function, opaque), and its name as SQL. Everybody's rights on
- * PostgreSQL's own catalogues are taken for granted. */
+/* Rows: what (schema, relation, function, opaque), and its name as SQL, a relation's with the
+ * right. Everybody's rights on PostgreSQL's own catalogues are taken for granted. $1: it is one
+ * that writes.
+ *
+ * Which rights on a relation a statement needs PostgreSQL has noted in the parsed text, with each
+ * that it names: requiredPerms, the bits of INSERT, SELECT, UPDATE, DELETE. Names that people chose
+ * have their blanks escaped there, so none can look like a field. What PostgreSQL evaluates for
+ * whoever writes to a table (defaults, checks, indexes) stands with the table instead; triggers do
+ * too, but whose rights they have is for them to say. */
 static const char REACHED[] =
     /* clang-format off */
     "/* provost */ WITH RECURSIVE reached (classid, objid) AS ("
@@ -86,15 +93,45 @@ static const char REACHED[] =
     "  UNION ALL"
     "  SELECT 'pg_policy'::regclass, y.oid FROM pg_policy y JOIN pg_class c ON c.oid = y.polrelid"
     "  WHERE r.classid = 'pg_class'::regclass AND c.oid = r.objid AND c.relrowsecurity"
-    "  AND y.polcmd IN ('r', '*')"
+    "  AND (y.polcmd IN ('r', '*') OR $1)"
     " ) next"
+    "), body (text) AS ("
+    " SELECT p.prosqlbody::text FROM reached r JOIN pg_proc p ON p.oid = r.objid"
+    " WHERE r.classid = 'pg_proc'::regclass AND NOT p.prosecdef"
+    " UNION ALL"
+    " SELECT w.ev_action::text FROM reached r JOIN pg_rewrite w ON w.oid = r.objid"
+    " WHERE r.classid = 'pg_rewrite'::regclass"
+    " UNION ALL"
+    " SELECT concat(y.polqual, ' ', y.polwithcheck) FROM reached r JOIN pg_policy y ON y.oid = r.objid"
+    " WHERE r.classid = 'pg_policy'::regclass"
+    "), used AS ("
+    " SELECT m[1]::oid AS oid, bit_or(m[2]::integer) AS rights FROM body CROSS JOIN LATERAL regexp_matches("
+    "  body.text, ':relid (\\d+) (?:[^:]|:(?!relid |requiredPerms ))*:requiredPerms (\\d+)', 'g') m"
+    " GROUP BY 1"
+    "), evaluated (classid, objid) AS ("
+    " SELECT d.refclassid, d.refobjid FROM used u"
+    " CROSS JOIN LATERAL ("
+    "  SELECT 'pg_attrdef'::regclass::oid AS classid, a.oid FROM pg_attrdef a WHERE a.adrelid = u.oid"
+    "  UNION ALL"
+    "  SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k"
+    "  WHERE k.conrelid = u.oid AND k.contype = 'c'"
+    "  UNION ALL"
+    "  SELECT 'pg_class'::regclass, i.indexrelid FROM pg_index i WHERE i.indrelid = u.oid"
+    " ) o JOIN pg_depend d ON d.classid = o.classid AND d.objid = o.oid"
+    " WHERE u.rights & (1 | 4) <> 0"
+    "), needed AS (SELECT * FROM reached UNION SELECT * FROM evaluated"
     "), relation AS ("
-    " SELECT c.oid, c.relname, c.relkind, n.nspname FROM reached r JOIN pg_class c ON c.oid = r.objid"
-    " JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE r.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"
-    " AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    " SELECT c.oid, c.relname, c.relkind, n.nspname, t.name AS allowed FROM used u"
+    " JOIN (VALUES (1, 'INSERT'), (2, 'SELECT'), (4, 'UPDATE'), (8, 'DELETE')) t (bit, name)"
+    "  ON u.rights & t.bit <> 0"
+    " JOIN pg_class c ON c.oid = u.oid JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    " UNION"
+    " SELECT c.oid, c.relname, c.relkind, n.nspname, 'USAGE' FROM needed r"
+    " JOIN pg_class c ON c.oid = r.objid JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE r.classid = 'pg_class'::regclass AND c.relkind = 'S' AND c.oid NOT IN (SELECT oid FROM used)"
     "), function AS ("
-    " SELECT p.*, n.nspname FROM reached r JOIN pg_proc p ON p.oid = r.objid"
+    " SELECT p.*, n.nspname FROM needed r JOIN pg_proc p ON p.oid = r.objid"
     " JOIN pg_namespace n ON n.oid = p.pronamespace"
     " WHERE r.classid = 'pg_proc'::regclass AND p.pronamespace <> pg_my_temp_schema()"
     " AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
@@ -105,9 +142,10 @@ static const char REACHED[] =
     ")"
     " SELECT 'schema', quote_ident(nspname) FROM (SELECT nspname FROM relation"
     "  UNION SELECT nspname FROM function UNION SELECT nspname FROM operator) n"
+    " WHERE nspname <> 'provost'"
     " UNION ALL"
-    " SELECT 'relation', format('%s%I.%I', CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE '' END,"
-    "  nspname, relname) FROM relation"
+    " SELECT 'relation', format('%s ON %s%I.%I', allowed,"
+    "  CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE '' END, nspname, relname) FROM relation"
     " UNION ALL"
     " SELECT 'function', format('%s %I.%I(%s)', CASE prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END,"
     "  nspname, proname, pg_get_function_identity_arguments(oid)) FROM function"
@@ -134,7 +172,7 @@ static int add_declared(struct admin *a, const struct endpoint *e, struct grants
 			continue;
 		r = admin_query(a, what,
 		                "/* provost */ SELECT pg_catalog.quote_ident(n.nspname),"
-		                " pg_catalog.quote_ident(n.nspname) || '.' ||"
+		                " 'SELECT ON ' || pg_catalog.quote_ident(n.nspname) || '.' ||"
 		                " pg_catalog.quote_ident(c.relname) FROM pg_catalog.pg_class c"
 		                " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		                " WHERE c.oid = $1::pg_catalog.regclass",
@@ -170,6 +208,7 @@ static int take_rows(struct admin *a, const struct endpoint *e, const PGresult *
 /* In a transaction of its own that is rolled back, so that one failure does not hide the others. */
 static int find(struct admin *a, const struct endpoint *e, struct grants *g, struct errors *errs)
 {
+	const char *const values[] = {e->method == METHOD_GET ? "false" : "true"};
 	_cleanup_pgresult_ PGresult *r = NULL;
 	int err = admin_run(a, e->file, "/* provost */ BEGIN READ WRITE", errs);
 
@@ -177,7 +216,7 @@ static int find(struct admin *a, const struct endpoint *e, struct grants *g, str
 		err = create(a, e, errs);
 	if (err == 0) {
 		PQclear(PQexec(a->pg, ADMIN_OWN_PATH));
-		r = admin_query(a, e->file, REACHED, 0, NULL, errs);
+		r = admin_query(a, e->file, REACHED, 1, values, errs);
 		PQclear(PQexec(a->pg, ADMIN_USERS_PATH));
 		err = r ? take_rows(a, e, r, g, errs) : -EINVAL;
 	}
@@ -192,13 +231,12 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void print_list(FILE *to, const char *rights, const char *prefix, struct strlist *l,
-                       const char *role)
+static void print_list(FILE *to, const char *rights, struct strlist *l, const char *role)
 {
 	if (l->count > 0)
 		qsort(l->item, l->count, sizeof *l->item, by_text);
 	for (size_t i = 0; i < l->count; i++)
-		fprintf(to, "GRANT %s %s%s TO %s;\n", rights, prefix, l->item[i], role);
+		fprintf(to, "GRANT %s%s TO %s;\n", rights, l->item[i], role);
 }
 
 static void print(FILE *to, const char *database, const char *role, const char *role_text,
@@ -222,11 +260,11 @@ static void print(FILE *to, const char *database, const char *role, const char *
 	    "GRANT USAGE ON SCHEMA provost TO %s;\n"
 	    "GRANT SELECT ON provost.api_key TO %s;\n"
 	    "GRANT SELECT, INSERT, UPDATE, DELETE ON provost.revocation TO %s;\n\n"
-	    "-- What the endpoints read.\n",
+	    "-- What the endpoints read and write.\n",
 	    role_text, role, database, role, role, role, role);
-	print_list(to, "USAGE ON SCHEMA", "", &g->schemas, role);
-	print_list(to, "SELECT ON", "", &g->relations, role);
-	print_list(to, "EXECUTE ON", "", &g->functions, role);
+	print_list(to, "USAGE ON SCHEMA ", &g->schemas, role);
+	print_list(to, "", &g->relations, role);
+	print_list(to, "EXECUTE ON ", &g->functions, role);
 }
 
 int grants_print(struct admin *a, const struct catalog *catalog, const char *role, FILE *to,
@@ -249,8 +287,7 @@ int grants_print(struct admin *a, const struct catalog *catalog, const char *rol
 		good = false;
 	}
 	for (size_t i = 0; names && i < catalog->endpoints; i++)
-		if (catalog->endpoint[i]->method == METHOD_GET)
-			good = find(a, catalog->endpoint[i], &g, errs) == 0 && good;
+		good = find(a, catalog->endpoint[i], &g, errs) == 0 && good;
 	if (!good)
 		return -EINVAL;
 	print(to, PQgetvalue(names, 0, 0), PQgetvalue(names, 0, 1), PQgetvalue(names, 0, 2), &g);

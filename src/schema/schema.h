@@ -9,7 +9,7 @@
 
 #include "provost/errors.h"
 
-enum { SCHEMA_VERSION = 1 };
+enum { SCHEMA_VERSION = 2 };
 
 struct admin;
 

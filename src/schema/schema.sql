@@ -96,3 +96,38 @@ END LOOP;
 
 END
 $do$;
+
+-- ---------------------------------------------------------------------------------------------
+-- Version 2: who changes keys or revocations tells the running servers. By row, so that a statement that
+-- changes none tells nothing; equal notifications of a transaction are one.
+-- ---------------------------------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION provost.tell() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_notify('provost', format('{"table":"provost.%s","op":"%s"}', TG_TABLE_NAME, TG_OP));
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION provost.tell() FROM PUBLIC;
+
+-- What is there is left alone: no writer is kept waiting.
+DO $do$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY '{api_key,revocation}'::text[] LOOP
+        CONTINUE WHEN 2 = (SELECT count(*) FROM pg_trigger g
+                           WHERE g.tgrelid = ('provost.' || t)::regclass AND g.tgenabled = 'A'
+                             AND g.tgfoid = 'provost.tell()'::regprocedure
+                             AND (g.tgname, g.tgtype) IN (('provost_tell', 29), ('provost_truncate', 32)));
+        EXECUTE format('CREATE OR REPLACE TRIGGER provost_tell AFTER INSERT OR UPDATE OR DELETE ON provost.%I'
+                       ' FOR EACH ROW EXECUTE FUNCTION provost.tell()', t);
+        EXECUTE format('CREATE OR REPLACE TRIGGER provost_truncate AFTER TRUNCATE ON provost.%I'
+                       ' FOR EACH STATEMENT EXECUTE FUNCTION provost.tell()', t);
+        EXECUTE format('ALTER TABLE provost.%I ENABLE ALWAYS TRIGGER provost_tell,'
+                       ' ENABLE ALWAYS TRIGGER provost_truncate', t);
+    END LOOP;
+END
+$do$;

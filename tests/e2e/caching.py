@@ -23,7 +23,7 @@ GATE = f"pg_advisory_xact_lock_shared({LOCK})::text"
 
 PARAMETER = re.compile(r"; ([a-z*][a-z0-9_.*-]*)(?:=(-?\d{1,15}|[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*))?")
 KNOWN = {"hit", "fwd", "stored", "collapsed", "ttl", "detail"}
-FORWARDED = {"bypass", "miss", "stale"}
+FORWARDED = {"bypass", "method", "miss", "stale"}
 
 
 def status(answer):

@@ -157,13 +157,13 @@ class Users:
 
     def __init__(self, server, path, who, seconds):
         self.server, self.path, self.who, self.seconds = server, path, who, seconds
-        self.wrong, self.numbers, self.answers = [], itertools.count(), 0
+        self.wrong, self.right = [], []
 
     def client(self, seed):
         end = time.monotonic() + self.seconds
         with self.server.connect() as connection:
             for n in itertools.count(seed):
-                if time.monotonic() > end or self.wrong:
+                if self.wrong or (time.monotonic() > end and len(self.right) > 500):
                     return
                 headers, member, expected = self.who[(n * 7 + n // 13) % len(self.who)]
                 path = self.path.format(n=n % 3)
@@ -172,7 +172,7 @@ class Users:
                 answer = connection.response()
                 if answer.status != 200 or answer.json()[member] != expected or answer.json().get("n", n % 3) != n % 3:
                     self.wrong.append((path, expected, answer))
-                next(self.numbers)
+                self.right.append(path)
 
     def run(self, clients=8):
         threads = [threading.Thread(target=self.client, args=(seed * 5,)) for seed in range(clients)]
@@ -182,7 +182,7 @@ class Users:
             thread.join(patience(60))
             assert not thread.is_alive()
         assert not self.wrong, self.wrong[:3]
-        return next(self.numbers)
+        assert len(self.right) > 500
 
 
 def users(issuer, member):
@@ -197,11 +197,11 @@ def users(issuer, member):
 @pytest.mark.threads
 @pytest.mark.parametrize("path", ["/api/busy/{n}", "/api/busy-claims/{n}", "/api/off"])
 def test_users_never_see_each_others_answers(server, issuer, path):
-    assert Users(server, path, users(issuer, "sub"), 4).run() > 100
+    Users(server, path, users(issuer, "sub"), 2).run()
 
 
 @pytest.mark.threads
 def test_roles_never_see_each_others_answers(server, issuer):
     who = [(c.bearer(issuer.jwt(sub, roles)), "role", ",".join(sorted(roles)))
            for sub in ("ada", "bob") for roles in (["admin"], ["student"], ["student", "admin"])]
-    assert Users(server, "/api/busy-role/{n}", who, 4).run() > 100
+    Users(server, "/api/busy-role/{n}", who, 2).run()

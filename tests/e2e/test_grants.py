@@ -1,9 +1,11 @@
 """`provost grants print`: a role with these grants, and no others, serves all endpoints."""
+import contextlib
 import os
 import re
 import secrets
 import subprocess
 
+import psycopg2
 import pytest
 
 from harness import BINARY, Server, patience
@@ -62,23 +64,32 @@ def test_the_demo(cluster, fresh_database, role):
     cluster.sql(db, text.replace("%", "%%"))        # again, as after a change
     server.write_config({"database": {"url": role(db)}})
     done = provost(server, "check")
-    assert done.returncode == 0 and done.stderr == "" and "; 16 endpoints checked" in done.stdout, done
+    assert done.returncode == 0 and done.stderr == "" and "; 35 endpoints checked" in done.stdout, done
     with server:
         server.wait_log("API keys and revocations were read")
 
     # No more than these.
     rights = cluster.sql(db, "SELECT c.oid::regclass::text, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a"
                              " WHERE a.grantee = %s::regrole AND c.relnamespace <> 'provost'::regnamespace", ROLE)
-    assert {right for _, right in rights} == {"SELECT"}
-    assert {'"user"', "course", "payment_totals"} <= {table for table, _ in rights}
-    assert not {"audit_logs", "notification_logs"} & {table for table, _ in rights}
+    assert {'"user"', "course", "payment_totals"} <= {table for table, right in rights if right == "SELECT"}
+    assert [right for table, right in rights if table == "audit_logs"] == ["INSERT"], "written, never read"
+    assert {table for table, right in rights if right == "INSERT"} == {"audit_logs"}, "the rest by functions with the owner's rights"
+    assert {table for table, right in rights if right == "DELETE"} == {"category", "course", "institution", "tag"}
+    assert {table for table, right in rights if right == "UPDATE"} == {
+        '"user"', "booking", "category", "course", "institution", "payments", "student_course_enrollments", "tag"}
+    assert "notification_logs" not in {table for table, _ in rights}
+    functions = cluster.sql(db, "SELECT p.proname FROM pg_proc p, aclexplode(p.proacl) a WHERE a.grantee = %s::regrole ORDER BY 1", ROLE)
+    assert functions == [("insert_with_slug",), ("replace_course_tags",), ("replace_weekly_prices",)]
     rights = cluster.sql(db, "SELECT c.relname, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a"
                              " WHERE a.grantee = %s::regrole AND c.relnamespace = 'provost'::regnamespace ORDER BY 1, 2", ROLE)
     assert rights == [("api_key", "SELECT"), *(("revocation", right) for right in ("DELETE", "INSERT", "SELECT", "UPDATE"))]
 
     # And none is there for nothing.
-    for line in re.findall(r"^GRANT SELECT ON public\..*;$", text, re.M):
-        cluster.sql(db, line.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+    lines = re.findall(r"^GRANT (?:SELECT|INSERT|UPDATE|DELETE|EXECUTE) ON (?:FUNCTION )?public\..*;$", text, re.M)
+    assert len(lines) > 30
+    for line in lines:
+        revoke = line.replace("GRANT", "REVOKE").replace(" TO ", " FROM ").replace("INOUT made ", "")
+        cluster.sql(db, revoke)
         done = provost(server, "check")
         assert done.returncode == 1 and re.search(r"permission denied for \w+ .*SQLSTATE 42501", done.stderr), (line, done)
         cluster.sql(db, line)
@@ -147,6 +158,67 @@ def test_what_is_reached_with_whose_rights(cluster, empty_database, role):
     with server:
         for name in (*STATEMENTS, *PARAMETERS):
             assert server.get(f"/api/{name}").status == 200, name
+
+
+WRITTEN = """
+CREATE TABLE log (id serial PRIMARY KEY, what text);
+CREATE TABLE counter (name text PRIMARY KEY, n integer NOT NULL DEFAULT 1);
+CREATE TABLE numbered (id integer GENERATED ALWAYS AS IDENTITY, what text DEFAULT 'x' || current_user);
+CREATE TABLE queue (id integer, taken boolean);
+CREATE TABLE source (id integer);
+CREATE TABLE target (id integer, n integer);
+CREATE TABLE untouched (id serial);
+CREATE TABLE base (id integer, n integer);
+CREATE VIEW over_base AS SELECT * FROM base;
+CREATE FUNCTION is_good(n integer) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN n > 0;
+CREATE FUNCTION default_n() RETURNS integer LANGUAGE sql STABLE RETURN 7;
+CREATE FUNCTION folded(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN lower(t); END';
+REVOKE ALL ON FUNCTION is_good, default_n, folded FROM PUBLIC;
+CREATE TABLE checked (n integer DEFAULT default_n() CHECK (is_good(n)), t text DEFAULT '');
+CREATE INDEX ON checked (folded(t));
+CREATE TABLE allowed (id integer);
+CREATE TABLE guarded (id integer);
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+CREATE POLICY added ON guarded FOR INSERT WITH CHECK (id IN (SELECT id FROM allowed));
+INSERT INTO allowed VALUES (1);
+INSERT INTO base VALUES (1, 1);
+"""
+WRITES = {
+    "serial": ("INSERT INTO log (what) VALUES (:a)", {"INSERT ON public.log", "USAGE ON SEQUENCE public.log_id_seq"}),
+    "identity": ("INSERT INTO numbered DEFAULT VALUES", {"INSERT ON public.numbered"}),
+    "upsert": ("INSERT INTO counter (name) VALUES (:a) ON CONFLICT (name) DO UPDATE SET n = counter.n + 1 RETURNING n",
+               {"INSERT ON public.counter", "SELECT ON public.counter", "UPDATE ON public.counter"}),
+    "blind": ("UPDATE target SET n = 1", {"UPDATE ON public.target"}),
+    "moving": ("WITH x AS (DELETE FROM source RETURNING id) UPDATE target SET n = 1 FROM x WHERE target.id = x.id",
+              {"DELETE ON public.source", "SELECT ON public.source", "SELECT ON public.target", "UPDATE ON public.target"}),
+    "locking": ("SELECT id FROM queue FOR UPDATE SKIP LOCKED", {"SELECT ON public.queue", "UPDATE ON public.queue"}),
+    "view": ("UPDATE over_base SET n = 2 WHERE id = 1", {"SELECT ON public.over_base", "UPDATE ON public.over_base"}),
+    "checked": ("INSERT INTO checked DEFAULT VALUES", {"INSERT ON public.checked", "EXECUTE ON FUNCTION public.is_good(n integer)",
+                                                       "EXECUTE ON FUNCTION public.default_n()", "EXECUTE ON FUNCTION public.folded(t text)"}),
+    "policy": ("INSERT INTO guarded VALUES (1)", {"INSERT ON public.guarded", "SELECT ON public.allowed"}),
+    "called": ("SELECT nextval('untouched_id_seq')", {"USAGE ON SEQUENCE public.untouched_id_seq"}),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_a_write_needs_it_can_do_with_that(cluster, empty_database, role, name):
+    db, owner = empty_database, cluster.dsn(empty_database)
+    cluster.sql(db, WRITTEN)
+    close_public(cluster, db)
+    statement, needs = WRITES[name]
+    declared = "-- @body a text\n" * (":a" in statement) + "-- @returns none\n"
+    server = Server(cluster, db, token=True, endpoints={"w.sql": f"-- @route POST /api/w\n{declared}{statement}"})
+    install(server, owner)
+    text = printed(server, owner)
+    granted = set(re.findall(r"^GRANT ((?!.* ON (?:SCHEMA|DATABASE|provost\.)).*) TO least_privileged;$", text, re.M))
+    assert granted == needs
+    cluster.sql(db, text)
+    server.write_config({"database": {"url": role(db)}})
+    done = provost(server, "check")
+    assert done.returncode == 0, done
+    with contextlib.closing(psycopg2.connect(role(db))) as connection, connection.cursor() as cursor:
+        cursor.execute(statement.replace(":a", "'a'"))
+        connection.commit()
 
 
 def test_an_endpoint_that_cannot_be_served_is_an_error_with_its_place(cluster, empty_database):

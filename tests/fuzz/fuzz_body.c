@@ -10,6 +10,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static const char objects[] =
+    "-- @body p json[] {a integer min=1 required, b text default='x\"', c json, d timestamp}\n"
+    "-- @body q text default=z";
+
 static const char *const members[] = {
     "-- @body p text trim upper min=1 max=20\n-- @body q text[] lower",
     "-- @body p integer min=-5 required\n-- @body q bigint[] max=3",
@@ -17,8 +21,7 @@ static const char *const members[] = {
     "-- @body p boolean\n-- @body q uuid",
     "-- @body p date\n-- @body q timestamp[]",
     "-- @body p json\n-- @body q json[] max=4",
-    "-- @body p json[] {a integer min=1 required, b text default='x\"', c json, d timestamp}"
-    "\n-- @body q text default=z",
+    objects,
 };
 
 static struct endpoint *endpoints[ELEMENTSOF(members)];

@@ -20,17 +20,21 @@ TOKEN = re.compile(r"""--[^\n]*|'(?:[^']|'')*'|"[^"]*"|::|:([A-Za-z_]\w*)""")
 
 
 class Endpoint:
-    """One endpoint file that reads: its parameters, and its SQL with $n for :name."""
+    """One endpoint file: its parameters, and its SQL with $n for :name."""
 
     def __init__(self, name):
         source = (ENDPOINTS / (name + '.sql')).read_text()
         self.name = name
         self.params = {}
+        self.body = set()
         for line in source.splitlines():
-            found = re.match(r'-- @(?:path|query) (\w+) (\w+)(.*)', line)
+            found = re.match(r'-- @(path|query|body) (\w+) (\w+)(\[\](?! \{))?(.*)', line)
             if found:
-                default = re.search(r'\bdefault=(\S+)', found[3])
-                self.params[found[1]] = (TYPES[found[2]], default[1] if default else None)
+                default = re.search(r'\bdefault=(\S+)', found[5])
+                self.params[found[2]] = (TYPES[found[3]] + (found[4] or ''), default[1] if default else None)
+                if found[1] == 'body':
+                    self.body.add(found[2])
+        self.params.update({'body': ('jsonb', None), 'auth_sub': ('text', 'tester')})
         self.used = []
 
         def bind(match):
@@ -43,7 +47,8 @@ class Endpoint:
             return f'${self.used.index(name) + 1}'
 
         self.sql = TOKEN.sub(bind, source)
-        assert set(self.used) == set(self.params), f'{name}: a parameter is not used'
+        used = set(self.used) | (self.body if 'body' in self.used else set())
+        assert set(self.params) - used <= {'body', 'auth_sub'}, f'{name}: a parameter is not used'
 
     def prepare(self, cursor, as_name='endpoint'):
         cursor.execute(f'DEALLOCATE ALL; PREPARE {as_name}'
@@ -51,19 +56,31 @@ class Endpoint:
                        + ' AS ' + self.sql)
 
     def arguments(self, cursor, values):
-        assert set(values) <= set(self.params), f'{self.name} has no such parameter'
+        """Of `values` those that @body declares are the body's members, in the form that the server brings them to."""
+        assert set(values) <= set(self.params) - {'body'}, f'{self.name} has no such parameter'
+        values = dict(values, body=json.dumps({k: v for k, v in values.items() if k in self.body}))
+        values = {k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in values.items()}
         given = [values.get(p, self.params[p][1]) for p in self.used]
         return cursor.mogrify('(' + ', '.join(['%s'] * len(given)) + ')',
-                              [None if v is None else str(v) for v in given]).decode() if given else ''
+                              [None if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in given]).decode() if given else ''
+
+
+def endpoints(methods):
+    names = []
+    for path in sorted(ENDPOINTS.rglob('*.sql')):
+        if re.search(rf'^-- @route ({methods}) ', path.read_text(), re.M):
+            names.append(str(path.relative_to(ENDPOINTS))[:-len('.sql')])
+    return names
 
 
 def reading():
     """Names of all endpoints that are GET."""
-    names = []
-    for path in sorted(ENDPOINTS.rglob('*.sql')):
-        if re.search(r'^-- @route GET ', path.read_text(), re.M):
-            names.append(str(path.relative_to(ENDPOINTS))[:-len('.sql')])
-    return names
+    return endpoints('GET')
+
+
+def writing():
+    """Names of all others."""
+    return endpoints('POST|PUT|PATCH|DELETE')
 
 
 @pytest.fixture(scope='session')

@@ -1072,6 +1072,36 @@ START_TEST(url_settings_hold_where_nothing_else_is_said)
 }
 END_TEST
 
+/* Of a URL of its own, and only what concerns one connection. */
+START_TEST(listen_url_is_understood_like_url)
+{
+	_cleanup_config_ struct config *c = good_url("postgresql://db/main", "");
+	ck_assert_ptr_null(c->listener.url);
+	ck_assert_int_eq(c->listener.heartbeat_ms, 300);
+	ck_assert_int_eq(c->listener.sync_timeout_ms, 2000);
+	config_free(&c);
+	c = good_url(
+	    "postgresql://pooler/main",
+	    "listen_url = postgres://app:secret@db/main?connection_limit=1&pgbouncer=true\n");
+	ck_assert_str_eq(c->listener.url, "postgresql://app:secret@db/main");
+	ck_assert(c->pool.prepare);
+	ck_assert_uint_eq(c->pool.max, 8);
+	config_free(&c);
+
+	static const char *const env[] = {"PROVOST_DATABASE_LISTEN_URL=postgresql://direct/main",
+	                                  "DATABASE_URL=postgresql://other/main", NULL};
+	c = good_env("", env);
+	ck_assert_str_eq(c->pool.url, "postgresql://other/main");
+	ck_assert_str_eq(c->listener.url, "postgresql://direct/main");
+
+	static const char text[] = "[database]\nurl = postgresql://db/main\n"
+	                           "listen_url = mysql://app:secret@db/main\n";
+	_cleanup_free_ char *all = wrong_env(text, strlen(text), no_env);
+	ck_assert_msg(strstr(all, ":3: [database] listen_url: ") && !strstr(all, "secret"), "%s",
+	              all);
+}
+END_TEST
+
 START_TEST(url_settings_give_way_to_the_file)
 {
 	_cleanup_config_ struct config *c =
@@ -1310,7 +1340,8 @@ END_TEST
 /* Every `;key = value` of the sample brought to life says what holds anyway. */
 START_TEST(sample_values_are_the_defaults)
 {
-	static const char *const env[] = {"DATABASE_URL=postgresql://db", NULL};
+	static const char *const env[] = {"DATABASE_URL=postgresql://db",
+	                                  "PROVOST_DATABASE_LISTEN_URL=postgresql://db", NULL};
 	_cleanup_free_ char *sample = printed(config_print_sample);
 	_cleanup_config_ struct config *a = NULL, *b = good_env("", env);
 
@@ -1404,6 +1435,7 @@ static Suite *config_suite(void)
 	tcase_add_loop_test(t, urls_are_made_libpqs, 0, ELEMENTSOF(urls));
 	tcase_add_loop_test(t, bad_urls_say_what_to_do_and_no_password, 0, ELEMENTSOF(bad_urls));
 	tcase_add_test(t, url_settings_hold_where_nothing_else_is_said);
+	tcase_add_test(t, listen_url_is_understood_like_url);
 	tcase_add_test(t, url_settings_give_way_to_the_file);
 	tcase_add_test(t, url_settings_give_way_to_the_environment);
 	tcase_add_test(t, url_settings_of_others_than_prisma);

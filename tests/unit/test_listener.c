@@ -445,7 +445,7 @@ END_TEST
 START_TEST(nothing_is_fresh_while_it_is_lost)
 {
 	start_live();
-	ck_assert(!listener_is_down(listener));
+	ck_assert(!listener_down_us(listener));
 	unsigned port = relay->port;
 	relay_stop(&relay);
 	WAIT_UNTIL(stats().state == LISTENER_CONNECTING);
@@ -454,11 +454,11 @@ START_TEST(nothing_is_fresh_while_it_is_lost)
 	listener_expect(listener, &s);
 	ck_assert_uint_eq(s.connection, 0);
 	ck_assert(!listener_await(listener, &s, clock_us() + 60000000));
-	WAIT_UNTIL(listener_is_down(listener));
+	WAIT_UNTIL(listener_down_us(listener));
 	ck_assert(!is_fresh());
 	relay = relay_start(port);
 	await_live();
-	WAIT_UNTIL(!listener_is_down(listener));
+	WAIT_UNTIL(!listener_down_us(listener));
 	ck_assert_uint_eq(atomic_load(&gaps), 1);
 }
 END_TEST
@@ -481,14 +481,14 @@ START_TEST(a_backend_that_hangs_is_noticed_and_heals_without_a_gap)
 	signal_backend(pid, SIGSTOP);
 	WAIT_UNTIL(stats().state == LISTENER_OVERDUE);
 	WAIT_UNTIL(!is_fresh());
-	ck_assert(listener_is_down(listener));
+	ck_assert(listener_down_us(listener));
 	writer_join(&writer);
 	/* Told while it hung, it is not missed. */
 	struct watched w = watch("course");
 	notify("{\"table\":\"course\",\"op\":\"TRUNCATE\"}");
 	signal_backend(pid, SIGCONT);
 	await_live();
-	WAIT_UNTIL(!listener_is_down(listener));
+	WAIT_UNTIL(!listener_down_us(listener));
 	ck_assert(is_raised(&w));
 	ck_assert(generations_fresh(g, NULL, 0, start_, clock_ms()) || generations_now(g) > start_);
 	struct watched epoch = watch("anything");
@@ -551,7 +551,7 @@ START_TEST(a_pooler_is_not_trusted)
 {
 	atomic_store(&relay->pooling, true);
 	start(relay->url);
-	WAIT_UNTIL(listener_is_down(listener) && stats().gaps > 0);
+	WAIT_UNTIL(listener_down_us(listener) && stats().gaps > 0);
 	ck_assert_int_eq(stats().state, LISTENER_CONNECTING);
 	ck_assert(!is_fresh());
 	atomic_store(&relay->pooling, false);
@@ -567,7 +567,7 @@ START_TEST(it_may_begin_before_the_database_is_there)
 	relay_stop(&relay);
 	start(url);
 	ck_assert(!is_fresh());
-	WAIT_UNTIL(listener_is_down(listener));
+	WAIT_UNTIL(listener_down_us(listener));
 	relay = relay_start(port);
 	await_live();
 	/* Nobody has missed anything. */
@@ -605,7 +605,7 @@ END_TEST
 START_TEST(a_url_that_leads_nowhere_is_no_end)
 {
 	start("host=/nonexistent");
-	WAIT_UNTIL(listener_is_down(listener));
+	WAIT_UNTIL(listener_down_us(listener));
 	ck_assert_int_eq(stats().state, LISTENER_CONNECTING);
 }
 END_TEST

@@ -328,18 +328,6 @@ START_TEST(allows_others)
 }
 END_TEST
 
-static const char *const unserved[][2] = {
-    {"-- x\n-- @route POST /a\nSELECT 1", "POST is not served yet"},
-    {"-- x\n-- @route DELETE /a\nSELECT 1", "DELETE is not served yet"},
-};
-
-START_TEST(refuses_what_is_not_served)
-{
-	put("a.sql", unserved[_i][0]);
-	expect_error("/a.sql:2: ", unserved[_i][1]);
-}
-END_TEST
-
 START_TEST(refuses_odd_names)
 {
 	put_route("a b.sql", "/a");
@@ -456,7 +444,6 @@ int main(void)
 	tcase_add_test(t, refuses_the_same_in_other_letters);
 	tcase_add_loop_test(t, refuses_reserved_paths, 0, ELEMENTSOF(reserved));
 	tcase_add_loop_test(t, allows_others, 0, ELEMENTSOF(free_paths));
-	tcase_add_loop_test(t, refuses_what_is_not_served, 0, ELEMENTSOF(unserved));
 	tcase_add_test(t, refuses_odd_names);
 	tcase_add_test(t, follows_links_to_files);
 	tcase_add_test(t, refuses_links_to_directories);

@@ -52,7 +52,7 @@ START_TEST(outcome)
 	    [OUTCOME_NO_ROW] = 404,       [OUTCOME_QUEUE_FULL] = 503, [OUTCOME_QUEUE_TIMEOUT] = 503,
 	    [OUTCOME_POOL_TIMEOUT] = 503, [OUTCOME_DB_DOWN] = 503,    [OUTCOME_DB_LOST] = 503,
 	    [OUTCOME_DEADLINE] = 504,     [OUTCOME_TOO_LARGE] = 500,  [OUTCOME_NO_MEMORY] = 503,
-	    [OUTCOME_STOPPING] = 503,
+	    [OUTCOME_STOPPING] = 503,     [OUTCOME_UNKNOWN] = 503,
 	};
 	struct answer a = {.outcome = (enum outcome)_i};
 	const char *detail = NULL;
