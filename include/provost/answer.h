@@ -23,8 +23,9 @@ enum outcome {
 	OUTCOME_DEADLINE,      /* the statement ran into its timeout */
 	OUTCOME_TOO_LARGE,     /* the body would be larger than ANSWER_BODY_MAX */
 	OUTCOME_NO_MEMORY,
-	OUTCOME_UNKNOWN,   /* a write whose connection died: it may have been committed */
-	OUTCOME_ABANDONED, /* whoever asked has left */
+	OUTCOME_UNKNOWN,     /* a write whose connection died: it may have been committed */
+	OUTCOME_ANSWER_LOST, /* a write that was committed, whose answer has not come */
+	OUTCOME_ABANDONED,   /* whoever asked has left */
 	OUTCOME_STOPPING,
 	OUTCOME_COUNT,
 };
@@ -38,6 +39,7 @@ struct answer {
 	char *message;     /* the database's words, for the log and development mode; or NULL */
 	uint32_t queue_us; /* from submission until a connection was there */
 	uint32_t db_us;    /* from then until the result was complete */
+	uint32_t sync_us;  /* a write's: from then until its changes had been heard of */
 	void *memory;      /* what body points into */
 	void (*memory_free)(void *);
 };

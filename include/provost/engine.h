@@ -52,8 +52,8 @@ struct call {
 	void (*run)(struct call *c, struct conn *conn, uint64_t deadline_us);
 };
 
-/* Copies the options. Exits when out of memory. */
-/* `listener` may be NULL: then every write raises the epoch. */
+/* Copies the options, borrows the rest. `listener` may be NULL: then every write raises the epoch.
+ * Exits when out of memory. */
 struct engine *engine_new(const struct engine_options *o, struct pool *pool, struct cache *cache,
                           struct generations *generations, struct listener *listener);
 int engine_start(struct engine *e) _must_check_;
@@ -72,8 +72,13 @@ int engine_call(struct engine *e, struct call *c, struct waiter *w) _must_check_
 
 /* Runs an endpoint that writes: the statement in a transaction of its own, acknowledged when all
  * that it changed has been made old here. `a->key` holds the values, the body among them; nothing
- * is looked up by it, and no two writes are one. As engine_submit; its waiter cannot leave once it
- * has begun. */
+ * is looked up by it, and no two writes are one. As engine_submit; its waiter cannot leave: what
+ * was accepted runs, unless it has waited for longer than queue_timeout_ms.
+ *
+ * OUTCOME_OK, NO_ROW and ANSWER_LOST: it was committed. OUTCOME_UNKNOWN: perhaps. Every other: it
+ * was not, and has left nothing. Tried again only where the latter is certain: conflicts, and a
+ * connection on which nothing was sent. At its timeout it is cancelled, and waited for until it
+ * says how it ended, for a second at most. */
 int engine_write(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
 
 /* Submits many reads at once: each joins the fill of its key, or is parked behind it, as with
@@ -100,7 +105,8 @@ void engine_abandon(struct engine *e, uint64_t ticket);
 void engine_expire(struct engine *e, uint64_t now_us);
 
 /* Refuses new jobs, ends the waiting ones with OUTCOME_STOPPING, and waits for the running ones,
- * which at `until_us` are interrupted and end with OUTCOME_STOPPING as well. */
+ * which at `until_us` are interrupted and end with OUTCOME_STOPPING as well; of a write it is then
+ * waited for a second, or for the listener, to know how it ended. */
 void engine_stop(struct engine *e, uint64_t until_us);
 void engine_free(struct engine **e);
 
@@ -108,6 +114,7 @@ struct engine_stats {
 	unsigned threads, queue; /* in force */
 	unsigned busy, waiting;
 	uint64_t jobs;       /* fills begun */
+	uint64_t writes;     /* accepted */
 	uint64_t collapsed;  /* requests that joined one */
 	uint64_t statements; /* sent for endpoints, tries included */
 	uint64_t refreshes, encodings;

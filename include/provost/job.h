@@ -50,6 +50,7 @@ enum job_lane {
 
 enum job_kind {
 	JOB_FILL,
+	JOB_WRITE,  /* an endpoint that changes something; one waiter, who stays */
 	JOB_ENCODE, /* makes a variant of an entry's body */
 	JOB_CALL,   /* what Provost itself does in the database; one waiter, who stays */
 };
@@ -61,12 +62,13 @@ struct job {
 	atomic_uint refs;
 	enum job_kind kind;
 
-	/* JOB_FILL. Constant. */
+	/* JOB_FILL, JOB_WRITE. Constant. */
 	struct catalog *catalog; /* a reference, which keeps the endpoint */
 	const struct endpoint *endpoint;
 	struct cache_key key;      /* its bytes follow the structure */
 	const char *const *values; /* one per bind of the statement, within the key */
 	const char *request_id;    /* of the request it was begun for; for the log */
+	/* JOB_FILL. */
 	/* Of its tags: the worker's, constant once `start` says that the statement was sent. */
 	gen_slot slot[CACHE_SLOTS_MAX];
 	size_t slots;

@@ -108,8 +108,8 @@ struct listener_stats {
 	uint64_t late_syncs; /* awaits that ended without the token */
 };
 void listener_stats(struct listener *l, struct listener_stats *ret);
-/* stats.down_us, for the hit path: one relaxed load. It may be the connection's fault alone: who
- * has had an answer from the database since knows better. */
+/* stats.down_us, on the spot, for whoever finds that nothing is fresh: two relaxed loads. It may be
+ * the connection's fault alone: who has had an answer from the database since knows better. */
 uint64_t listener_down_us(const struct listener *l);
 
 #endif

@@ -102,6 +102,11 @@ const char *values_get(const struct values *v, size_t i);
 int value_normalise(const struct param *p, const char *s, size_t n, struct buf *out,
                     char reason[VALUES_REASON_MAX]) _must_check_;
 
+/* Keeps an error, but for one that is there already (same name and place) or one too many. `n`
+ * bytes of valid UTF-8 at `name`. */
+int values_report(struct values *v, const char *name, size_t n, enum param_in in,
+                  const char reason[VALUES_REASON_MAX]) _must_check_;
+
 /* Percent-decodes `in` (RFC 3986, section 2.1) to the end of `out`; `plus`: `+` is a blank. -EINVAL
  * for a broken escape, -EILSEQ for what is not UTF-8 or holds a NUL, -ENOMEM; `out` keeps its
  * length then. */

@@ -63,8 +63,8 @@ struct conn {
 	 * so that the drain still knows what the results are of. */
 	struct expected *expected;
 	size_t next, expecteds, expected_cap;
-	bool answered;  /* expected[next] has had a result, and its end is to come */
-	unsigned texts; /* of conn_send that are not answered: who uses that uses nothing else */
+	bool refused;  /* an error has come to what nobody waits for */
+	bool answered; /* expected[next] has had a result, and its end is to come */
 
 	/* The pool's own, under its lock. */
 	enum conn_state state;
@@ -90,10 +90,14 @@ bool conn_has_gone(const struct pg_result *r, const char *name);
 
 /* Whether the session is believed to hold the statement. */
 bool pipeline_holds(const struct conn *c, uint64_t id);
-/* Room for so many results more. Nothing is outstanding. */
+/* Room for so many results more. */
 int pipeline_room(struct conn *c, size_t results) _must_check_;
 /* Notes that a command is in libpq's queue, if it is: else the connection is lost. */
 int pipeline_sent(struct conn *c, int ok, struct conn_step *step, enum expectation kind,
                   uint64_t id) _must_check_;
+
+/* Takes the results that are complete, up to a Sync. 1: it is reached; 0: more must come, or
+ * nothing is outstanding; -ECONNRESET, and what a sink says. */
+int pipeline_take(struct conn *c) _must_check_;
 
 #endif

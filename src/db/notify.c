@@ -10,11 +10,15 @@ static int lost(struct conn *c)
 
 int conn_send(struct conn *c, const char *sql, const char *const *values, unsigned n)
 {
-	CHECK_MAGIC(c, CONN_MAGIC);
-	if (!PQsendQueryParams(c->pg, sql, (int)n, NULL, values, NULL, NULL, 0) ||
-	    !PQpipelineSync(c->pg))
+	int r = pipeline_room(c, 2);
+	if (r == 0)
+		r = pipeline_sent(
+		    c, PQsendQueryParams(c->pg, sql, (int)n, NULL, values, NULL, NULL, 0), NULL,
+		    EXPECT_RESULT, 0);
+	if (r == 0)
+		r = pipeline_sent(c, PQpipelineSync(c->pg), NULL, EXPECT_SYNC, 0);
+	if (r < 0)
 		return lost(c);
-	c->texts++;
 	return PQflush(c->pg) < 0 ? lost(c) : 0;
 }
 
@@ -28,38 +32,18 @@ static void hand_over(struct conn *c, struct notify_sink *sink)
 	}
 }
 
-/* Takes the results that are complete. A NULL ends each command; two in a row mean that libpq and
- * we disagree about what is outstanding. */
-static int take_results(struct conn *c)
-{
-	bool ended = false;
-	int r = 0;
-
-	while (c->texts > 0 && !PQisBusy(c->pg)) {
-		PGresult *result = PQgetResult(c->pg);
-		if (PQstatus(c->pg) == CONNECTION_BAD || (!result && ended)) {
-			PQclear(result);
-			return lost(c);
-		}
-		ended = !result;
-		ExecStatusType status = PQresultStatus(result);
-		if (status == PGRES_PIPELINE_SYNC)
-			c->texts--;
-		/* PQresultStatus of a NULL is this, too. */
-		if (result && status == PGRES_FATAL_ERROR)
-			r = -EIO;
-		PQclear(result);
-	}
-	return r;
-}
-
 int conn_receive(struct conn *c, struct notify_sink *sink)
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
 	if (c->broken || PQflush(c->pg) < 0)
 		return lost(c);
 	bool alive = PQconsumeInput(c->pg);
-	int r = take_results(c);
+	c->refused = false;
+	int r;
+	while ((r = pipeline_take(c)) == 1)
+		;
+	if (r == 0 && c->refused)
+		r = -EIO;
 	/* Also of a connection that has ended: what was told was committed. */
 	hand_over(c, sink);
 	return alive ? r : lost(c);
@@ -67,5 +51,8 @@ int conn_receive(struct conn *c, struct notify_sink *sink)
 
 unsigned conn_outstanding(const struct conn *c)
 {
-	return c->texts;
+	unsigned n = 0;
+	for (size_t i = c->next; i < c->expecteds; i++)
+		n += c->expected[i].kind == EXPECT_SYNC;
+	return n;
 }

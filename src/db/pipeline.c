@@ -100,15 +100,18 @@ static void learn(struct conn *c, const struct expected *x, const struct pg_resu
 int pipeline_room(struct conn *c, size_t results)
 {
 	CHECK_MAGIC(c, CONN_MAGIC);
-	ALWAYS(c->next == c->expecteds);
-	c->next = c->expecteds = 0;
-	if (results <= c->expected_cap)
+	size_t outstanding = c->expecteds - c->next;
+	if (outstanding > 0)
+		memmove(c->expected, c->expected + c->next, outstanding * sizeof *c->expected);
+	c->next = 0;
+	c->expecteds = outstanding;
+	if (outstanding + results <= c->expected_cap)
 		return 0;
-	struct expected *x = realloc(c->expected, results * sizeof *x);
+	struct expected *x = realloc(c->expected, (outstanding + results) * sizeof *x);
 	if (!x)
 		return -ENOMEM;
 	c->expected = x;
-	c->expected_cap = results;
+	c->expected_cap = outstanding + results;
 	return 0;
 }
 
@@ -249,6 +252,7 @@ static int take_result(struct conn *c, PGresult *r)
 	if (PQresultStatus(r) == PGRES_SINGLE_TUPLE)
 		return take_row(c, x, r);
 	c->answered = true;
+	c->refused |= !x->step && is_error(r);
 	learn(c, x, (const struct pg_result *)r);
 	if (is_kept(c, x, r)) {
 		conn_result_free(&x->step->result);
@@ -277,8 +281,7 @@ static int take(struct conn *c, PGresult *r)
 	return is_sync;
 }
 
-/* Takes the results that are complete, up to a Sync. 1: it is reached; 0: more must come. */
-static int take_results(struct conn *c)
+int pipeline_take(struct conn *c)
 {
 	int r = 0;
 	while (r == 0 && c->next < c->expecteds && !PQisBusy(c->pg))
@@ -290,7 +293,7 @@ static int take_results(struct conn *c)
 
 int conn_pipeline_begin(struct conn *c, struct conn_step *step, size_t steps, bool *ret_sent)
 {
-	ALWAYS(steps > 0 && step[steps - 1].sync);
+	ALWAYS(steps > 0 && step[steps - 1].sync && c->next == c->expecteds);
 	for (size_t i = 0; i < steps; i++)
 		step[i].result = NULL;
 	int r = pipeline_room(c, RESULTS_PER_STEP * steps);
@@ -299,7 +302,7 @@ int conn_pipeline_begin(struct conn *c, struct conn_step *step, size_t steps, bo
 	for (size_t i = 0; i < steps && r == 0; i++)
 		r = send_step(c, &step[i]);
 	/* The server's last words, if they are the reason. */
-	while (r == -ECONNRESET && take_results(c) == 1)
+	while (r == -ECONNRESET && pipeline_take(c) == 1)
 		;
 	/* Without a whole command there is nothing that the server could have done. */
 	if (ret_sent)
@@ -313,7 +316,7 @@ int conn_pipeline_next(struct conn *c, uint64_t deadline_us)
 	CHECK_MAGIC(c, CONN_MAGIC);
 	ask_for_rows(c);
 	for (;;) {
-		int r = take_results(c);
+		int r = pipeline_take(c);
 		if (r != 0)
 			return r < 0 ? r : c->next < c->expecteds;
 		/* The server's last words, if any, were in what was read before the end. */
@@ -358,7 +361,7 @@ enum conn_condition conn_drain(struct conn *c)
 		return CONN_BROKEN;
 	}
 	ask_for_rows(c);
-	while (take_results(c) == 1)
+	while (pipeline_take(c) == 1)
 		;
 	return conn_condition(c);
 }

@@ -66,11 +66,6 @@ bool json_next_member(struct slice *rest, struct slice *ret_name, struct slice *
 /* Appends what a string stands for. */
 int json_decode(struct slice value, struct buf *out, const char **ret_why) _must_check_;
 
-/* Keeps an error, but for one that is there already (same name and place) or one too many. `n`
- * bytes of valid UTF-8 at `name`. */
-int values_report(struct values *v, const char *name, size_t n, enum param_in in,
-                  const char reason[VALUES_REASON_MAX]) _must_check_;
-
 /* A sentence for people, cut between characters where it is too long. */
 void reason_set(char reason[VALUES_REASON_MAX], const char *fmt, ...) _printf_(2, 3);
 

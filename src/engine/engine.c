@@ -143,7 +143,11 @@ static void run(struct worker *w, struct job *j, const struct engine_options *o,
 	}
 	int64_t own = j->endpoint->timeout_ms;
 	int64_t timeout_ms = own >= 0 ? own : o->statement_timeout_ms;
-	fill_run(w->engine, j, (uint64_t)timeout_ms * 1000, w->abandon, ret);
+	uint64_t timeout_us = (uint64_t)timeout_ms * 1000;
+	if (j->kind == JOB_WRITE)
+		write_run(w->engine, j, timeout_us, ret);
+	else
+		fill_run(w->engine, j, timeout_us, w->abandon, ret);
 }
 
 static void *work(void *arg)
@@ -319,6 +323,7 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
 	    .busy = e->busy,
 	    .waiting = e->lane[LANE_REQUESTS].count + e->lane[LANE_PARKED].count,
 	    .jobs = e->jobs,
+	    .writes = e->writes,
 	    .collapsed = e->collapsed,
 	    .statements = e->statements,
 	    .refreshes = e->refreshes,

@@ -5,6 +5,7 @@
  * lanes.c   the jobs that wait and those who wait for them: joining, leaving, expiring
  * fill.c    one fill: from the cache after all, or run and stored
  * run.c     one statement, with its tries
+ * write.c   one transaction, with its tries, until its changes have been heard of
  * answer.c  from rows to an answer
  * encode.c  one encoding of a body
  * job.c     a job's memory
@@ -53,7 +54,7 @@ struct engine {
 	unsigned busy, background_busy;
 	atomic_bool background_full; /* written under the lock, looked at without it */
 	bool stopping;
-	uint64_t jobs, collapsed, statements, retries, refreshes, encodings;
+	uint64_t jobs, writes, collapsed, statements, retries, refreshes, encodings;
 	uint64_t
 	    outcomes[OUTCOME_COUNT]; /* of requests that waited for a job, or were refused one */
 	uint64_t reported[OUTCOME_COUNT]; /* of them, at the last report */
@@ -66,6 +67,7 @@ struct engine {
 
 /* One reference, the caller's. NULL when out of memory. */
 struct job *job_new_fill(const struct ask *a);
+struct job *job_new_write(const struct ask *a);
 /* References the entry. */
 struct job *job_new_call(struct call *c);
 struct job *job_new_encode(struct entry *entry, enum entry_coding coding);
@@ -87,12 +89,20 @@ unsigned lanes_count(const struct waiters *w);
 /* Answers those who waited, and gives the caller's reference back. No lock is held. */
 void lanes_answer(struct job **j, struct waiters *w);
 
-/* ---- fill.c -------------------------------------------------------------------------- */
-
 /* What one job cost. */
 struct run_counts {
 	unsigned statements, retries;
 };
+
+/* ---- write.c ------------------------------------------------------------------------- */
+
+/* Runs the job's statement in a transaction, has its changes heard of, and makes its answer; logs
+ * what failed. All tries together take at most `timeout_us`, waiting for connections aside; then,
+ * or when the pool is interrupted, the transaction is cancelled, and for a second more waited for
+ * to say how it ended. Blocks: workers only. */
+void write_run(struct engine *e, struct job *j, uint64_t timeout_us, struct run_counts *ret);
+
+/* ---- fill.c -------------------------------------------------------------------------- */
 
 /* Makes the job's answer: out of the cache if it has got there meanwhile, else by its statement,
  * and then stored. All tries together take at most `timeout_us`, waiting for connections aside.

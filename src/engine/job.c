@@ -4,7 +4,7 @@
 #include "provost/key.h"
 
 /* In one piece: the job, the binds, the request's id, the key. */
-static size_t size_of_fill(const struct ask *a, size_t *ret_id_len)
+static size_t size_of_asked(const struct ask *a, size_t *ret_id_len)
 {
 	*ret_id_len = strlen(a->request_id) + 1;
 	return sizeof(struct job) + a->endpoint->stmt.binds * sizeof(char *) + *ret_id_len +
@@ -58,10 +58,10 @@ static struct job *job_new(size_t size, enum job_kind kind)
 	return j;
 }
 
-struct job *job_new_fill(const struct ask *a)
+static struct job *job_new_asked(const struct ask *a, enum job_kind kind)
 {
-	size_t id_len, size = size_of_fill(a, &id_len);
-	struct job *j = job_new(size, JOB_FILL);
+	size_t id_len, size = size_of_asked(a, &id_len);
+	struct job *j = job_new(size, kind);
 	if (!j)
 		return NULL;
 	const char **value = (const char **)(j + 1);
@@ -75,6 +75,16 @@ struct job *job_new_fill(const struct ask *a)
 	j->key = (struct cache_key){a->key.hash, id + id_len, a->key.len};
 	bind(j, value);
 	return j;
+}
+
+struct job *job_new_fill(const struct ask *a)
+{
+	return job_new_asked(a, JOB_FILL);
+}
+
+struct job *job_new_write(const struct ask *a)
+{
+	return job_new_asked(a, JOB_WRITE);
 }
 
 struct job *job_new_encode(struct entry *entry, enum entry_coding coding)

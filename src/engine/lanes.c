@@ -270,10 +270,15 @@ static bool join(struct engine *e, const struct ask *a, struct waiter *w)
 	return joined;
 }
 
-int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
+static void reset_waiter(struct waiter *w)
 {
 	w->job = NULL;
 	w->left = w->collapsed = w->stale = false;
+}
+
+int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
+{
+	reset_waiter(w);
 	if (join(e, a, w))
 		return 0;
 	struct job *j = job_new_fill(a);
@@ -291,7 +296,7 @@ int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
 	return 0;
 }
 
-static int admit_call_locked(struct engine *e, struct job *j, struct waiter *w)
+static int admit_alone_locked(struct engine *e, struct job *j, struct waiter *w)
 {
 	if (e->stopping)
 		return -ESHUTDOWN;
@@ -299,26 +304,36 @@ static int admit_call_locked(struct engine *e, struct job *j, struct waiter *w)
 		e->outcomes[OUTCOME_QUEUE_FULL]++;
 		return -EAGAIN;
 	}
+	e->writes += j->kind == JOB_WRITE;
 	TAILQ_INSERT_TAIL(&j->waiters, w, link);
 	enter_locked(e, j, LANE_REQUESTS);
 	return 0;
 }
 
-int engine_call(struct engine *e, struct call *c, struct waiter *w)
+/* A job that nobody can join. */
+static int submit_alone(struct engine *e, struct job *j, struct waiter *w)
 {
-	w->job = NULL;
-	w->left = w->collapsed = w->stale = false;
-	struct job *j = job_new_call(c);
+	reset_waiter(w);
 	if (!j)
 		return -ENOMEM;
 	pthread_mutex_lock(&e->lock);
-	int r = admit_call_locked(e, j, w);
+	int r = admit_alone_locked(e, j, w);
 	pthread_mutex_unlock(&e->lock);
 	if (r < 0)
 		job_unref(&j);
 	else
 		pthread_cond_signal(&e->work);
 	return r;
+}
+
+int engine_call(struct engine *e, struct call *c, struct waiter *w)
+{
+	return submit_alone(e, job_new_call(c), w);
+}
+
+int engine_write(struct engine *e, const struct ask *a, struct waiter *w)
+{
+	return submit_alone(e, job_new_write(a), w);
 }
 
 /* ---- the background ------------------------------------------------------------------ */
@@ -372,8 +387,8 @@ void engine_encode(struct engine *e, struct entry *entry, enum entry_coding codi
 static struct waiter *waiter_of(struct job *j, uint64_t ticket)
 {
 	struct waiter *w;
-	if (j->kind == JOB_CALL)
-		return NULL;
+	if (j->kind != JOB_FILL)
+		return NULL; /* whoever waits for it stays */
 	TAILQ_FOREACH (w, &j->waiters, link)
 		if (w->ticket == ticket)
 			return w;

@@ -132,5 +132,12 @@ void listener_stats(struct listener *l, struct listener_stats *ret)
 
 uint64_t listener_down_us(const struct listener *l)
 {
-	return atomic_load_explicit(&l->down_us, memory_order_relaxed);
+	uint64_t down_us = atomic_load_explicit(&l->down_us, memory_order_relaxed);
+	uint64_t lease_us = atomic_load_explicit(&l->lease_us, memory_order_relaxed);
+
+	/* The thread may not have come to notice that the heartbeat is overdue, which is when the
+	 * lease ends, and nothing is fresh. */
+	if (!down_us && lease_us && clock_us() >= lease_us)
+		return lease_us;
+	return down_us;
 }

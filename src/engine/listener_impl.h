@@ -58,6 +58,7 @@ struct listener {
 	struct syncs syncs;
 	/* Relaxed: a guess about the database, which guards nothing. */
 	_Atomic uint64_t down_us;
+	_Atomic uint64_t lease_us; /* when trust ends; 0: there is none */
 	struct stream stream;
 
 	pthread_mutex_t lock;

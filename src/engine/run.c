@@ -11,7 +11,6 @@
 #include "provost/pool.h"
 
 enum {
-	CONFLICT_RETRIES = 3,   /* of 40001 and 40P01 */
 	LOST_RETRIES = 1,       /* of a read whose connection died: it may have been the cause */
 	TERMINATED_RETRIES = 5, /* of one that an administrator ended, who may be ending them all */
 	PAUSE_US = 10000,       /* before a retry: full jitter below it, doubling */
@@ -51,16 +50,29 @@ static enum outcome outcome_of_run(int r, int abandon)
 	}
 }
 
-static bool is_conflict(const struct pg_result *r)
+bool run_is_conflict(const struct pg_result *r)
 {
 	const char *s = conn_sqlstate(r);
 	return !strcmp(s, "40001") || !strcmp(s, "40P01");
 }
 
-static void pause_before_retry(uint64_t us)
+bool run_pause(unsigned before, uint64_t deadline_us)
 {
+	uint64_t us = jitter((uint64_t)PAUSE_US << before);
 	struct timespec t = {.tv_nsec = (long)us * 1000};
+	if (clock_us() + us >= deadline_us)
+		return false;
 	nanosleep(&t, NULL);
+	return true;
+}
+
+int run_borrow(struct engine *e, struct job *j, bool verify, struct conn **ret, uint64_t *ret_us)
+{
+	int r = pool_acquire(e->pool, verify, ret);
+	*ret_us = clock_us();
+	j->answer.queue_us = (uint32_t)(*ret_us - j->submitted_us);
+	j->answer.outcome = r < 0 ? outcome_of_acquire(r) : OUTCOME_OK;
+	return r;
 }
 
 /* One job on its way through the tries. */
@@ -90,18 +102,15 @@ static void run_done(struct run *x)
 }
 
 /* One try: borrow, run, give back. */
-static int attempt(struct run *x, enum outcome *ret_outcome)
+static int attempt(struct run *x)
 {
 	struct job *j = x->job;
 	struct conn *c;
+	uint64_t now;
 	run_reset(x);
-	int r = pool_acquire(x->engine->pool, x->lost > 0, &c);
-	uint64_t now = clock_us();
-	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
-	if (r < 0) {
-		*ret_outcome = outcome_of_acquire(r);
+	int r = run_borrow(x->engine, j, x->lost > 0, &c, &now);
+	if (r < 0)
 		return r;
-	}
 	if (!x->deadline_us)
 		x->deadline_us = now + x->timeout_us;
 	job_note_start(x->engine, j);
@@ -109,9 +118,9 @@ static int attempt(struct run *x, enum outcome *ret_outcome)
 	conn_watch(c, x->abandon);
 	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,
 	             &x->result);
-	conn_watch(c, -1);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
-	*ret_outcome = r < 0 ? outcome_of_run(r, x->abandon) : OUTCOME_OK;
+	if (r < 0)
+		j->answer.outcome = outcome_of_run(r, x->abandon);
 	pool_release(x->engine->pool, &c);
 	return r;
 }
@@ -123,37 +132,27 @@ static bool may_follow_loss(const struct pg_result *words, unsigned lost)
 	return lost < (terminated ? TERMINATED_RETRIES : LOST_RETRIES);
 }
 
-/* Whether to try again after what `r` says of the latest try, and after which pause. */
-static bool may_retry(struct run *x, int r, uint64_t *ret_pause_us)
+/* Whether to try again, now, after what `r` says of the latest try. */
+static bool may_retry(struct run *x, int r)
 {
 	if (r == -ECONNRESET && may_follow_loss(x->result, x->lost)) {
 		/* The first time at once: another connection is there, or being made. */
-		*ret_pause_us = x->lost ? jitter((uint64_t)PAUSE_US << x->lost) : 0;
-		x->lost++;
-		return true;
+		unsigned before = x->lost++;
+		return before == 0 ? clock_us() < x->deadline_us
+		                   : run_pause(before, x->deadline_us);
 	}
-	if (r == 0 && is_conflict(x->result) && x->conflicts < CONFLICT_RETRIES) {
-		*ret_pause_us = jitter((uint64_t)PAUSE_US << x->conflicts);
-		x->conflicts++;
-		return true;
-	}
+	if (r == 0 && run_is_conflict(x->result) && x->conflicts < RUN_CONFLICTS_MAX)
+		return run_pause(x->conflicts++, x->deadline_us);
 	return false;
 }
 
-static enum outcome run_tries(struct run *x)
+static void run_tries(struct run *x)
 {
-	enum outcome outcome;
-	uint64_t pause_us;
-	for (;;) {
-		int r = attempt(x, &outcome);
-		if (!may_retry(x, r, &pause_us) || clock_us() + pause_us >= x->deadline_us)
-			return outcome;
-		pause_before_retry(pause_us);
+	while (may_retry(x, attempt(x)))
 		x->counts.retries++;
-	}
 }
 
-static void log_failure(const struct job *j)
+void run_log_failure(const struct job *j)
 {
 	static const char *const texts[OUTCOME_COUNT] = {
 	    [OUTCOME_SQL_ERROR] = "statement failed",
@@ -161,6 +160,8 @@ static void log_failure(const struct job *j)
 	    [OUTCOME_TOO_LARGE] = "result too large",
 	    [OUTCOME_DB_LOST] = "connection lost with the statement",
 	    [OUTCOME_NO_MEMORY] = "out of memory",
+	    [OUTCOME_UNKNOWN] = "connection lost with a write, which may have been committed",
+	    [OUTCOME_ANSWER_LOST] = "a write was committed, and its answer is lost",
 	};
 	const struct answer *a = &j->answer;
 	if (texts[a->outcome])
@@ -173,11 +174,8 @@ static void log_failure(const struct job *j)
 void run_call(struct engine *e, struct job *j, uint64_t timeout_us)
 {
 	struct conn *c;
-	int r = pool_acquire(e->pool, true, &c);
-	uint64_t now = clock_us();
-	j->answer.queue_us = (uint32_t)(now - j->submitted_us);
-	j->answer.outcome = r < 0 ? outcome_of_acquire(r) : OUTCOME_OK;
-	if (r < 0)
+	uint64_t now;
+	if (run_borrow(e, j, true, &c, &now) < 0)
 		return;
 	j->call->run(j->call, c, now + timeout_us);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
@@ -188,10 +186,11 @@ void run_statement(struct engine *e, struct job *j, uint64_t timeout_us, int aba
                    struct run_counts *ret)
 {
 	struct run x = {.engine = e, .job = j, .timeout_us = timeout_us, .abandon = abandon};
-	j->answer.outcome = run_tries(&x);
+	run_tries(&x);
 	if (j->answer.outcome == OUTCOME_OK)
 		answer_make(&j->answer, &x.collector, x.result);
 	run_done(&x);
-	*ret = x.counts;
-	log_failure(j);
+	ret->statements += x.counts.statements;
+	ret->retries += x.counts.retries;
+	run_log_failure(j);
 }

@@ -33,11 +33,14 @@ enum {
 
 /* A role, or a database, may have set limits for sessions that idle or wait, which this one does
  * all its life; and no heartbeat is worth waiting for a disk. */
+/* Its name tells it from the pool's. */
 static const char setup_sql[] =
     "/* provost */ SELECT pg_catalog.set_config(name,"
-    " CASE name WHEN 'synchronous_commit' THEN 'off' ELSE '0' END, false)"
+    " CASE name WHEN 'application_name' THEN setting || ' listener'"
+    " WHEN 'synchronous_commit' THEN 'off' ELSE '0' END, false)"
     " FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', 'lock_timeout',"
-    " 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit')";
+    " 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit',"
+    " 'application_name')";
 static const char listen_sql[] = "/* provost */ LISTEN " CHANGE_CHANNEL;
 static const char beat_sql[] =
     "/* provost */ SELECT pg_catalog.pg_notify('" CHANGE_CHANNEL "', $1)";
@@ -55,6 +58,13 @@ static void tell(void (*what)(void *arg), void *arg)
 {
 	if (what)
 		what(arg);
+}
+
+/* Nothing is fresh from `until_ms` on. */
+static void lend(struct listener *l, uint64_t until_ms)
+{
+	generations_trust(l->generations, until_ms);
+	atomic_store_explicit(&l->lease_us, until_ms * 1000, memory_order_relaxed);
 }
 
 /* ---- losing it ----------------------------------------------------------------------- */
@@ -90,7 +100,7 @@ static void lose(struct listener *l, const char *why, uint64_t now)
 	struct stream *t = &l->stream;
 	bool followed = t->phase == PHASE_FOLLOWING;
 
-	generations_trust(l->generations, 0);
+	lend(l, 0);
 	syncs_set(&l->syncs, 0, false);
 	complain(l, t->stats.state != LISTENER_CONNECTING, why, now);
 	t->stats.state = LISTENER_CONNECTING;
@@ -152,7 +162,7 @@ static void beat_back(struct listener *l)
 	/* Too late to say anything of now. The next is due. */
 	if (now >= end_us)
 		return;
-	generations_trust(l->generations, end_us / 1000);
+	lend(l, end_us / 1000);
 	go_live(l);
 }
 
@@ -445,7 +455,7 @@ void *stream_run(void *arg)
 	while (publish(l, &interval_us))
 		turn(l, interval_us);
 
-	generations_trust(l->generations, 0);
+	lend(l, 0);
 	syncs_set(&l->syncs, 0, false);
 	conn_free(&t->conn);
 	t->stats.state = LISTENER_STOPPED;

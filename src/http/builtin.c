@@ -3,8 +3,6 @@
 #include "http_impl.h"
 #include "provost/pool.h"
 
-enum { BODY_MAX = 4096 }; /* bytes that a built-in path takes */
-
 /* What the caller may call; nobody may call what is public. */
 static enum MHD_Result index_answer(struct request *q)
 {
@@ -43,23 +41,34 @@ static enum MHD_Result readyz(struct request *q)
 
 /* ---- which --------------------------------------------------------------------------- */
 
+enum whom {
+	FOR_ALL,
+	FOR_KNOWN, /* whoever can be identified */
+	FOR_ADMINISTRATORS,
+};
+
 struct builtin {
 	const char *path;
-	bool is_public; /* else for administrators */
+	enum whom whom;
+	size_t body_max; /* bytes that its POST takes */
+	bool reads;      /* its POST changes nothing */
 	enum MHD_Result (*get)(struct request *q);
 	enum MHD_Result (*delete)(struct request *q); /* or NULL, as the others */
 	enum MHD_Result (*post)(struct request *q);
 };
 
+/* What a page of another site has a batch read it cannot see, so nothing is asked but who calls. */
 static const struct builtin BUILTINS[] = {
-    {"/", true, index_answer, NULL, NULL},
-    {"/livez", true, livez, NULL, NULL},
-    {"/readyz", true, readyz, NULL, NULL},
-    {"/ws", true, upgrade_ws, NULL, NULL},
-    {"/echo", true, upgrade_echo, NULL, NULL}, /* with --test-echo only */
-    {"/api/admin/websocket", false, sockets_report, NULL, NULL},
-    {"/api/admin/cache", false, report_cache, report_invalidate, NULL},
-    {"/api/admin/revocations", false, NULL, revoke_remove, revoke_add},
+    {"/", FOR_ALL, .get = index_answer},
+    {"/livez", FOR_ALL, .get = livez},
+    {"/readyz", FOR_ALL, .get = readyz},
+    {"/ws", FOR_ALL, .get = upgrade_ws},
+    {"/echo", FOR_ALL, .get = upgrade_echo}, /* with --test-echo only */
+    {"/api/admin/websocket", FOR_ADMINISTRATORS, .get = sockets_report},
+    {"/api/batch", FOR_KNOWN, .body_max = 64 << 10, .reads = true, .post = batch_begin},
+    {"/api/admin/cache", FOR_ADMINISTRATORS, .get = report_cache, .delete = report_invalidate},
+    {"/api/admin/revocations", FOR_ADMINISTRATORS, .body_max = 4096, .delete = revoke_remove,
+     .post = revoke_add},
 };
 
 static char admin[] = "admin", *admins[] = {admin};
@@ -81,7 +90,7 @@ static enum MHD_Result call(struct request *q, const struct builtin *b)
 	if (b->delete &&!strcmp(method, "DELETE"))
 		return change(q, b->delete);
 	if (b->post && !strcmp(method, "POST"))
-		return change(q, b->post);
+		return b->reads ? b->post(q) : change(q, b->post);
 	if (!strcmp(method, "OPTIONS"))
 		return respond_options(q, methods);
 	return respond_not_allowed(q, methods);
@@ -98,16 +107,21 @@ static const struct builtin *find(struct request *q)
 	return NULL;
 }
 
+static const struct strlist *roles_of(const struct builtin *b)
+{
+	return b->whom == FOR_ADMINISTRATORS ? &ADMINISTRATORS : NULL;
+}
+
 size_t builtin_body_max(struct request *q)
 {
 	const struct builtin *b = strcmp(q->line.method, "POST") ? NULL : find(q);
-	return b && b->post && caller_may(q, &ADMINISTRATORS) ? BODY_MAX : 0;
+	return b && b->post && caller_may(q, roles_of(b)) ? b->body_max : 0;
 }
 
 bool builtin_answer(struct request *q, enum MHD_Result *ret)
 {
 	const struct builtin *b = find(q);
-	if (b && (b->is_public || caller_require(q, &ADMINISTRATORS, ret) == 0))
+	if (b && (b->whom == FOR_ALL || caller_require(q, roles_of(b), ret) == 0))
 		*ret = call(q, b);
 	return b != NULL;
 }

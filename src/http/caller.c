@@ -80,7 +80,7 @@ int caller_require(struct request *q, const struct strlist *roles, enum MHD_Resu
 bool caller_may(struct request *q, const struct strlist *roles)
 {
 	caller_look(q);
-	return q->identity && identity_allows(q->identity, roles);
+	return q->identity && (!roles || identity_allows(q->identity, roles));
 }
 
 /* The same origin as the request's own host; of either scheme, because TLS may end in front of us,

@@ -5,8 +5,11 @@
  * server.c   the daemon, connections, deadlines, stopping
  * request.c  the way of a request, from its first line to its answer or its job
  * body.c     what is kept of a request's body
+ * lookup.c   what the cache has for a request
+ * batch.c    /api/batch
  * route.c    from a path to an endpoint, who may call it, and its values
  * respond.c  answers and problem documents
+ * problem.c  the texts of problem documents
  * sending.c  bodies in flight
  * accept.c   codings that a client takes, and bodies that it has
  * status.c   from an answer's outcome to a status
@@ -121,6 +124,7 @@ enum body_fate {
 	BODY_CROWDED, /* there was no room for it */
 };
 
+struct batch;
 struct revoke;
 struct upgrade;
 
@@ -149,6 +153,7 @@ struct request {
 	struct values values; /* its memory, and that of key, is kept from request to request */
 	struct buf key;
 	struct waiter waiter;
+	struct batch *batch;     /* what is being answered together, or NULL */
 	struct revoke *revoke;   /* what is being changed in the database, or NULL */
 	struct upgrade *upgrade; /* what is to be handed over once the 101 has gone, or NULL */
 	enum outcome refused;    /* by the engine, without a job; OUTCOME_OK: it was not */
@@ -170,7 +175,8 @@ struct client {
 	/* Written by the http thread, read by the sweep, which may also extend the deadline. */
 	atomic_int step;
 	_Atomic uint64_t deadline_ms; /* of the step; 0: none */
-	_Atomic uint64_t ticket;      /* of the job, while waiting */
+	_Atomic uint64_t ticket;      /* of the first of its waiters, while waiting */
+	atomic_uint waiters;          /* how many there are; their tickets follow each other */
 	/* The sweep's: bytes the peer had taken when it last saw the deadline change, and that
 	 * deadline. */
 	uint64_t acked, acked_deadline_ms;
@@ -190,6 +196,7 @@ struct http {
 	struct hub *hub;
 	bool test_echo;
 	struct listener *listener;
+	struct endpoint *batch;   /* what /api/batch takes */
 	struct snapshot *catalog; /* of struct catalog */
 	struct snapshot *live;    /* of struct http_live */
 	struct snapshot *index;   /* of struct http_index */
@@ -269,6 +276,11 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 enum MHD_Result request_call(struct request *q, struct call *c);
 /* Answers with what the cache still has under stale-if-error; false: it has nothing. */
 bool request_answer_stale(struct request *q, enum MHD_Result *ret);
+/* Suspends the connection for so many waiters; the ticket of the first, which those of the others
+ * follow. */
+uint64_t request_suspend(struct request *q, unsigned waiters);
+/* What the engine's refusal means. */
+enum outcome request_refusal(int r);
 /* An endpoint's answer: from the cache, or from a job that the connection is suspended for. */
 enum MHD_Result request_read(struct request *q, const struct ask *a);
 /* Suspends the connection until it has been done. */
@@ -278,8 +290,6 @@ void request_keep_catalog(struct request *q, struct catalog *catalog);
 /* With the connection. */
 void request_free_memory(struct request *q);
 
-/* Whether it makes sense to ask the database, as far as is known. */
-bool http_database_is_up(struct http *h);
 /* The options as they are now; valid until this thread asks again. */
 const struct http_live *http_live(struct http *h);
 
@@ -291,6 +301,17 @@ static inline struct http *http_of(struct request *q)
 {
 	return client_of(q)->http;
 }
+
+/* ---- lookup.c ------------------------------------------------------------------------ */
+
+/* What may answer the request now, with a reference that is the caller's; false: it takes a fill.
+ * `*ret_served` is how it is, or will be, answered. */
+bool lookup(struct http *h, const struct ask *a, enum served *ret_served, struct cache_found *ret);
+/* What may where the database has failed. False: nothing, and nothing is set. */
+bool lookup_stale(struct http *h, const struct endpoint *e, struct cache_key key,
+                  enum served *ret_served, struct cache_found *ret);
+/* Whether it makes sense to ask the database, as far as is known. */
+bool http_database_is_up(struct http *h);
 
 /* ---- body.c -------------------------------------------------------------------------- */
 
@@ -340,6 +361,8 @@ enum MHD_Result respond_bad_values(struct request *q);
 enum MHD_Result respond_found(struct request *q, struct cache_found *found);
 /* What the job came to. */
 enum MHD_Result respond_job(struct request *q);
+/* The answers to a batch: the response over them, or NULL, `busy` when too much is being sent. */
+enum MHD_Result respond_batch(struct request *q, struct MHD_Response *r, size_t len, bool busy);
 /* What the engine refused. */
 enum MHD_Result respond_refusal(struct request *q, enum outcome outcome);
 
@@ -348,11 +371,35 @@ enum MHD_Result respond_refusal(struct request *q, enum outcome outcome);
  * connection. */
 struct MHD_Response *response_over(const char *body, size_t len, void (*done)(void *), void *arg);
 
+/* Cache-Status (RFC 9211) of what the cache answered, or of what `w` has waited for. */
+enum { CACHE_STATUS_MAX = 80 };
+void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter *w,
+                         char out[CACHE_STATUS_MAX]);
+/* The hash of a body, as entity tags have it. Not NUL-terminated. */
+void etag_hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS]);
+
+/* ---- problem.c ----------------------------------------------------------------------- */
+
+/* Problem documents, appended to `b`; `id` is the request's. */
+void problem_text(struct buf *b, const char *id, unsigned status, const char *detail);
+#define PROBLEM_NOT_ALLOWED "The path does not answer to this method; Allow says to which."
+/* Every parameter that is wrong, and the status: 400, or 422 where it is members of the body alone.
+ */
+unsigned problem_of_values(struct buf *b, const char *id, const struct values *v);
+/* Of an answer that is not OUTCOME_OK, and the status. */
+unsigned problem_of_answer(struct buf *b, const char *id, const struct answer *a, bool development);
+
+/* The same over several pieces, one behind the other. */
+struct MHD_Response *response_over_pieces(const struct MHD_IoVec *piece, unsigned count,
+                                          void (*done)(void *), void *arg);
+
 /* ---- sending.c ----------------------------------------------------------------------- */
 
 /* A body that is shared by all who are being sent it, and by whom it is kept. */
 struct body {
 	const char *bytes;
+	const struct MHD_IoVec *pieces; /* instead of bytes, when not NULL; copied */
+	unsigned count;                 /* of them */
 	size_t len;
 	size_t counted;       /* bytes; the same for every representation that the owner keeps */
 	unsigned *senders;    /* of it, under sending_lock */
@@ -392,6 +439,15 @@ void upgrade_free(struct upgrade **u);
 /* ---- sockets.c ----------------------------------------------------------------------- */
 
 enum MHD_Result sockets_report(struct request *q);
+/* ---- batch.c ------------------------------------------------------------------------- */
+
+/* POST /api/batch. */
+enum MHD_Result batch_begin(struct request *q);
+/* Once all that it waited for has been answered. */
+enum MHD_Result batch_respond(struct request *q);
+void batch_free(struct batch **b);
+/* What its body must be. Exits when out of memory. */
+struct endpoint *batch_declare(void);
 
 /* ---- revoke.c ------------------------------------------------------------------------ */
 

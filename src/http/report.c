@@ -193,6 +193,23 @@ static void put_endpoints(struct report *r, const struct catalog *catalog)
 		put(r, o, "cached", json_object_new_boolean(endpoint_is_cached(e)));
 		if (e->opaque)
 			put_text(r, o, "reason", e->opaque);
+		else if (!endpoint_is_collapsed(e))
+			put_text(
+			    r, o, "reason",
+			    "changes of one of its tables are not told: the log says of which, "
+			    "and why");
+	}
+}
+
+/* Those that would be cached if changes of their tables were told. */
+static void put_uncovered(struct report *r, const struct catalog *catalog)
+{
+	struct json_object *all = put_array(r, r->root, "uncovered");
+	for (size_t i = 0; catalog && i < catalog->endpoints; i++) {
+		const struct endpoint *e = catalog->endpoint[i];
+		if (!e->opaque && !endpoint_is_collapsed(e))
+			r->failed |=
+			    !all || json_object_array_add(all, json_object_new_string(e->name)) < 0;
 	}
 }
 
@@ -215,6 +232,7 @@ static void render(struct request *q, struct report *r)
 	put_top(r, catalog, &c);
 	put_settings(r, live, &c, &e, &p);
 	put_endpoints(r, catalog);
+	put_uncovered(r, catalog);
 	cache_stats_done(&c);
 }
 

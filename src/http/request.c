@@ -2,14 +2,11 @@
 #include <string.h>
 
 #include "http_impl.h"
-#include "provost/listener.h"
 #include "provost/log.h"
-#include "provost/pool.h"
 
 enum {
 	KEY_KEPT_MAX = 4 << 10, /* bytes of a connection's buffer for keys, between requests */
 	BODY_GRACE = 1 << 20,   /* bytes past max_body that are read and dropped to say 413 */
-	PROBE_MS = 250,         /* between looks whether a database that seems to be down is */
 };
 
 const struct http_live *http_live(struct http *h)
@@ -162,7 +159,7 @@ void request_keep_catalog(struct request *q, struct catalog *catalog)
 /* Given to waiters so far; only uniqueness matters. */
 static _Atomic uint64_t tickets;
 
-static enum outcome outcome_of_refusal(int r)
+enum outcome request_refusal(int r)
 {
 	switch (r) {
 	case -EAGAIN:
@@ -174,24 +171,30 @@ static enum outcome outcome_of_refusal(int r)
 	}
 }
 
-/* Suspends first and publishes after: the job may have ended before the engine returns, and only
- * what is suspended can be resumed. */
-static void begin_waiting(struct request *q)
+/* Suspends first, so that the caller publishes after: the job may have ended before the engine
+ * returns, and only what is suspended can be resumed. */
+uint64_t request_suspend(struct request *q, unsigned waiters)
 {
-	q->waiter = (struct waiter){
-	    .done = waiter_done,
-	    .ticket = 1 + atomic_fetch_add_explicit(&tickets, 1, memory_order_relaxed),
-	};
-	atomic_store_explicit(&client_of(q)->ticket, q->waiter.ticket, memory_order_relaxed);
+	struct client *c = client_of(q);
+	uint64_t first = 1 + atomic_fetch_add_explicit(&tickets, waiters, memory_order_relaxed);
+	atomic_store_explicit(&c->ticket, first, memory_order_relaxed);
+	atomic_store_explicit(&c->waiters, waiters, memory_order_relaxed);
 	set_step(q, STEP_WAITING, 0);
 	MHD_suspend_connection(q->connection);
+	return first;
+}
+
+static void begin_waiting(struct request *q)
+{
+	q->waiter = (struct waiter){.done = waiter_done};
+	q->waiter.ticket = request_suspend(q, 1);
 }
 
 /* `r`: what the engine said. */
 static enum MHD_Result waiting(struct request *q, int r)
 {
 	if (r < 0) {
-		q->refused = outcome_of_refusal(r);
+		q->refused = request_refusal(r);
 		MHD_resume_connection(q->connection);
 	}
 	return MHD_YES;
@@ -223,10 +226,8 @@ enum MHD_Result request_call(struct request *q, struct call *c)
 
 /* ---- the cache ----------------------------------------------------------------------- */
 
-static enum MHD_Result answer_found(struct request *q, enum served served,
-                                    struct cache_found *found)
+static enum MHD_Result answer_found(struct request *q, struct cache_found *found)
 {
-	q->served = served;
 	q->ttl_ms = found->ttl_ms;
 	q->age_ms = found->age_ms;
 	return respond_found(q, found);
@@ -234,65 +235,22 @@ static enum MHD_Result answer_found(struct request *q, enum served served,
 
 bool request_answer_stale(struct request *q, enum MHD_Result *ret)
 {
-	struct http *h = http_of(q);
 	struct cache_found found;
 	/* Without an endpoint it is a built-in path's call that failed. */
-	if (!q->endpoint || q->served == SERVED_WRITE || !endpoint_is_cached(q->endpoint))
+	if (!q->endpoint || q->served == SERVED_WRITE)
 		return false;
-	struct cache_key key = cache_key(h->cache, q->key.data, q->key.len);
-	if (!cache_get_stale(h->cache, key, &q->endpoint->freshness, clock_ms(), &found))
+	struct cache_key key = cache_key(http_of(q)->cache, q->key.data, q->key.len);
+	if (!lookup_stale(http_of(q), q->endpoint, key, &q->served, &found))
 		return false;
-	/* Somebody may have had more luck meanwhile. */
-	bool fresh = found.state == CACHE_FRESH;
-	*ret = answer_found(q, fresh ? SERVED_HIT : SERVED_STALE_IF_ERROR, &found);
+	*ret = answer_found(q, &found);
 	return true;
-}
-
-/* A listener that hears nothing may be alone with it. It tells of a database that hangs long before
- * a statement's time is over; an answer that came since says that it does not. */
-bool http_database_is_up(struct http *h)
-{
-	uint64_t down_us = listener_down_us(h->listener);
-	return pool_is_up(h->pool) && (!down_us || pool_answered_us(h->pool) > down_us);
-}
-
-/* Only asking tells when it is not: one in PROBE_MS goes and asks, in the background. Where no
- * connection can be had the pool tries by itself. */
-static bool may_probe(struct http *h)
-{
-	uint64_t now = clock_ms();
-	/* Relaxed: it bounds how often, and guards nothing. */
-	uint64_t last = atomic_load_explicit(&h->probed_ms, memory_order_relaxed);
-	return now - last >= PROBE_MS && pool_is_up(h->pool) &&
-	       atomic_compare_exchange_strong_explicit(&h->probed_ms, &last, now,
-	                                               memory_order_relaxed, memory_order_relaxed);
 }
 
 enum MHD_Result request_read(struct request *q, const struct ask *a)
 {
-	static const enum served served[] = {
-	    [CACHE_FRESH] = SERVED_HIT,
-	    [CACHE_SWR] = SERVED_SWR,
-	    [CACHE_MAX_STALE] = SERVED_MAX_STALE,
-	};
-	struct http *h = http_of(q);
 	struct cache_found found;
-	enum MHD_Result r;
-	q->served = SERVED_BYPASS;
-	if (!endpoint_is_cached(a->endpoint))
-		return submit(q, a);
-	cache_get(h->cache, a->key, &a->endpoint->freshness, clock_ms(), &found);
-	if (found.refresh)
-		engine_refresh(h->engine, a);
-	if (found.state != CACHE_MISS)
-		return answer_found(q, served[found.state], &found);
-	/* Known to be down: nobody is to wait for it. */
-	if (found.stale && !http_database_is_up(h) && request_answer_stale(q, &r)) {
-		if (may_probe(h))
-			engine_refresh(h->engine, a);
-		return r;
-	}
-	q->served = found.expired ? SERVED_EXPIRED : SERVED_MISS;
+	if (lookup(http_of(q), a, &q->served, &found))
+		return answer_found(q, &found);
 	return submit(q, a);
 }
 
@@ -333,6 +291,8 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *connection, con
 	case STEP_BODY:
 		return *data_size ? take_body(q, data, data_size) : dispatch(q);
 	case STEP_WAITING:
+		if (q->batch)
+			return batch_respond(q);
 		if (q->revoke && !q->refused)
 			return revoke_respond(q);
 		return q->refused ? respond_refusal(q, q->refused) : respond_job(q);
@@ -421,6 +381,7 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 	job_unref(&q->waiter.job);
 	revoke_free(&q->revoke);
 	upgrade_free(&q->upgrade);
+	batch_free(&q->batch);
 	body_done(q);
 	if (q->catalog)
 		snapshot_unref(&q->catalog->object);

@@ -17,8 +17,10 @@ static void add_timing(struct request *q, struct MHD_Response *r)
 {
 	const struct answer *a = &q->waiter.job->answer;
 	char text[96];
-	snprintf(text, sizeof text, "queue;dur=%.3f, db;dur=%.3f", a->queue_us / 1000.0,
-	         a->db_us / 1000.0);
+	int n = snprintf(text, sizeof text, "queue;dur=%.3f, db;dur=%.3f", a->queue_us / 1000.0,
+	                 a->db_us / 1000.0);
+	if (q->served == SERVED_WRITE)
+		snprintf(text + n, sizeof text - (size_t)n, ", sync;dur=%.3f", a->sync_us / 1000.0);
 	add(r, "Server-Timing", text);
 }
 
@@ -49,7 +51,7 @@ static int64_t seconds(int64_t ms)
 	return (ms - (ms < 0 ? 999 : 0)) / 1000;
 }
 
-static void add_hit(struct request *q, struct MHD_Response *r)
+static void format_hit(enum served served, int64_t ttl_ms, char out[CACHE_STATUS_MAX])
 {
 	static const char *const detail[] = {
 	    [SERVED_HIT] = "",
@@ -57,16 +59,11 @@ static void add_hit(struct request *q, struct MHD_Response *r)
 	    [SERVED_MAX_STALE] = "; detail=max-stale",
 	    [SERVED_STALE_IF_ERROR] = "; detail=stale-if-error",
 	};
-	char text[80];
-	put_text(put_number(put_text(text, "provost; hit; ttl="), seconds(q->ttl_ms)),
-	         detail[q->served]);
-	add(r, "Cache-Status", text);
-	put_number(text, q->age_ms / 1000);
-	add(r, "Age", text);
+	put_text(put_number(put_text(out, "provost; hit; ttl="), seconds(ttl_ms)), detail[served]);
 }
 
-/* RFC 9211. */
-static void add_cache_status(struct request *q, struct MHD_Response *r)
+void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter *w,
+                         char out[CACHE_STATUS_MAX])
 {
 	static const char *const fwd[SERVED_COUNT] = {
 	    [SERVED_MISS] = "miss",
@@ -74,18 +71,26 @@ static void add_cache_status(struct request *q, struct MHD_Response *r)
 	    [SERVED_BYPASS] = "bypass",
 	    [SERVED_WRITE] = "method",
 	};
-	char text[80];
-	bool stored = q->waiter.job && q->waiter.job->stored;
-	if (q->served < SERVED_MISS) {
-		add_hit(q, r);
+	if (served < SERVED_MISS) {
+		format_hit(served, ttl_ms, out);
 		return;
 	}
-	snprintf(text, sizeof text, "provost; fwd=%s%s%s", fwd[q->served],
-	         q->waiter.collapsed ? "; collapsed"
-	         : stored            ? "; stored"
-	                             : "",
-	         q->waiter.stale ? "; detail=max-stale" : "");
+	snprintf(out, CACHE_STATUS_MAX, "provost; fwd=%s%s%s", fwd[served],
+	         w->collapsed               ? "; collapsed"
+	         : w->job && w->job->stored ? "; stored"
+	                                    : "",
+	         w->stale ? "; detail=max-stale" : "");
+}
+
+static void add_cache_status(struct request *q, struct MHD_Response *r)
+{
+	char text[CACHE_STATUS_MAX];
+	cache_status_format(q->served, q->ttl_ms, &q->waiter, text);
 	add(r, "Cache-Status", text);
+	if (q->served >= SERVED_MISS)
+		return;
+	put_number(text, q->age_ms / 1000);
+	add(r, "Age", text);
 }
 
 /* Everything that all answers carry. */
@@ -136,6 +141,15 @@ struct MHD_Response *response_over(const char *body, size_t len, void (*done)(vo
 	return r;
 }
 
+struct MHD_Response *response_over_pieces(const struct MHD_IoVec *piece, unsigned count,
+                                          void (*done)(void *), void *arg)
+{
+	struct MHD_Response *r = MHD_create_response_from_iovec(piece, count, done, arg);
+	if (!r)
+		done(arg);
+	return r;
+}
+
 enum MHD_Result respond_json(struct request *q, unsigned status, const char *body, size_t len,
                              void (*done)(void *), void *arg)
 {
@@ -148,40 +162,11 @@ enum MHD_Result respond_json(struct request *q, unsigned status, const char *bod
 	return queue(q, status, r);
 }
 
-/* ---- problem documents: RFC 9457 ----------------------------------------------------- */
+/* ---- problem documents --------------------------------------------------------------- */
 
-static void member(struct buf *b, const char *name, const char *value)
-{
-	buf_add_json_string(b, name, strlen(name));
-	buf_addc(b, ':');
-	buf_add_json_string(b, value, strlen(value));
-}
-
-/* RFC 9457, section 4.2.1: the type about:blank says no more than the status, and has its title. */
-static void problem_open_typed(struct request *q, struct buf *b, unsigned status, const char *type,
-                               const char *title, const char *detail)
-{
-	buf_addc(b, '{');
-	member(b, "type", type);
-	buf_addc(b, ',');
-	member(b, "title", title);
-	buf_addf(b, ",\"status\":%u,", status);
-	member(b, "detail", detail);
-	buf_addc(b, ',');
-	member(b, "instance", q->id);
-	buf_addc(b, ',');
-	member(b, "message", detail);
-}
-
-static void problem_open(struct request *q, struct buf *b, unsigned status, const char *detail)
-{
-	problem_open_typed(q, b, status, "about:blank", status_title(status), detail);
-}
-
-static struct MHD_Response *problem_close(struct request *q, struct buf *b, unsigned status)
+static struct MHD_Response *problem_response(struct request *q, struct buf *b)
 {
 	size_t len;
-	buf_addc(b, '}');
 	char *text = buf_take(b, &len);
 	struct MHD_Response *r = text ? response_over(text, len, free, text) : NULL;
 	if (!r)
@@ -189,61 +174,39 @@ static struct MHD_Response *problem_close(struct request *q, struct buf *b, unsi
 	q->sent = len;
 	add_common(q, r, PROBLEM);
 	cors_add(q, r, false, NULL);
-	if (status == 503)
-		add(r, "Retry-After", "1");
 	return r;
-}
-
-/* The reason, and which parameters: the body's alone are no matter of the request's syntax. */
-static const char *say_bad_values(const struct values *v, unsigned status)
-{
-	if (status == 422)
-		return v->errors == 1 ? "A member of the body is not valid."
-		                      : "Several members of the body are not valid.";
-	if (v->errors > 1)
-		return "Several parameters are not valid.";
-	return v->error[0].in == IN_BODY ? "The body is not valid." : "A parameter is not valid.";
 }
 
 static enum MHD_Result queue_problem(struct request *q, struct buf *b, unsigned status)
 {
-	struct MHD_Response *r = problem_close(q, b, status);
-	return r ? queue(q, status, r) : MHD_NO;
+	struct MHD_Response *r = problem_response(q, b);
+	if (!r)
+		return MHD_NO;
+	if (status == 503)
+		add(r, "Retry-After", "1");
+	return queue(q, status, r);
 }
 
 enum MHD_Result respond_problem(struct request *q, unsigned status, const char *detail)
 {
 	_cleanup_buf_ struct buf b = {0};
-	problem_open(q, &b, status, detail);
+	problem_text(&b, q->id, status, detail);
 	return queue_problem(q, &b, status);
 }
 
 enum MHD_Result respond_bad_values(struct request *q)
 {
 	_cleanup_buf_ struct buf b = {0};
-	unsigned status = values_only_members_wrong(&q->values) ? 422 : 400;
-	problem_open(q, &b, status, say_bad_values(&q->values, status));
-	buf_adds(&b, ",\"errors\":[");
-	for (size_t i = 0; i < q->values.errors; i++) {
-		const struct value_error *e = &q->values.error[i];
-		buf_adds(&b, i ? ",{" : "{");
-		member(&b, "name", e->name);
-		buf_addc(&b, ',');
-		member(&b, "in", param_in_name(e->in));
-		buf_addc(&b, ',');
-		member(&b, "reason", e->reason);
-		buf_addc(&b, '}');
-	}
-	buf_addc(&b, ']');
+	unsigned status = problem_of_values(&b, q->id, &q->values);
 	return queue_problem(q, &b, status);
 }
 
 enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge)
 {
 	_cleanup_buf_ struct buf b = {0};
-	problem_open(q, &b, 401,
+	problem_text(&b, q->id, 401,
 	             "Say who is calling: a token in Authorization, or a session cookie.");
-	struct MHD_Response *r = problem_close(q, &b, 401);
+	struct MHD_Response *r = problem_response(q, &b);
 	if (!r)
 		return MHD_NO;
 	add(r, "WWW-Authenticate", challenge);
@@ -255,8 +218,8 @@ enum MHD_Result respond_not_allowed(struct request *q, unsigned methods)
 	_cleanup_buf_ struct buf b = {0};
 	char allow[ALLOW_MAX];
 	allow_format(methods, allow);
-	problem_open(q, &b, 405, "The path does not answer to this method; Allow says to which.");
-	struct MHD_Response *r = problem_close(q, &b, 405);
+	problem_text(&b, q->id, 405, PROBLEM_NOT_ALLOWED);
+	struct MHD_Response *r = problem_response(q, &b);
 	if (!r)
 		return MHD_NO;
 	add(r, "Allow", allow);
@@ -309,7 +272,7 @@ struct representation {
 	struct body identity;
 };
 
-static void hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS])
+void etag_hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS])
 {
 	static const char digits[] = "0123456789abcdef";
 	for (size_t i = 0; i < ETAG_DIGITS / 2; i++) {
@@ -392,7 +355,7 @@ static enum MHD_Result respond_representation(struct request *q, const struct re
 	bool busy;
 	unsigned there = available(rep, http_live(http_of(q))->codings);
 	unsigned coding = choose_coding(q, rep, there);
-	hex(rep->etag, hash);
+	etag_hex(rep->etag, hash);
 	unsigned known = known_to_client(q, hash);
 	/* Tag and length of a 304 are of one representation, if possible the client's. */
 	if (known & there)
@@ -411,6 +374,18 @@ static enum MHD_Result respond_representation(struct request *q, const struct re
 	if (coding != CODING_IDENTITY && !known)
 		add(r, "Content-Encoding", coding_name(coding));
 	return queue(q, known ? 304 : q->endpoint->status, r);
+}
+
+enum MHD_Result respond_batch(struct request *q, struct MHD_Response *r, size_t len, bool busy)
+{
+	if (busy)
+		return respond_busy(q);
+	if (!r)
+		return MHD_NO;
+	q->sent = len;
+	add_common(q, r, JSON);
+	cors_add(q, r, false, NULL);
+	return queue(q, 200, r);
 }
 
 /* ---- answers of the cache ------------------------------------------------------------ */
@@ -442,31 +417,12 @@ enum MHD_Result respond_found(struct request *q, struct cache_found *found)
 static enum MHD_Result respond_failure(struct request *q, const struct answer *a)
 {
 	_cleanup_buf_ struct buf b = {0};
-	const char *detail;
-	unsigned status = status_of_answer(a, &detail);
-	problem_open(q, &b, status, detail);
-	if (a->outcome == OUTCOME_SQL_ERROR && http_live(http_of(q))->development) {
-		buf_adds(&b, ",\"database\":{");
-		member(&b, "sqlstate", a->sqlstate);
-		buf_addc(&b, ',');
-		member(&b, "message", a->message ? a->message : "");
-		buf_addc(&b, '}');
-	}
-	return queue_problem(q, &b, status);
-}
-
-/* Not to be tried again without a look, so there is no Retry-After. */
-static enum MHD_Result respond_unknown(struct request *q, const struct answer *a)
-{
-	_cleanup_buf_ struct buf b = {0};
-	const char *detail;
-	unsigned status = status_of_answer(a, &detail);
-	problem_open_typed(q, &b, status, "urn:provost:outcome-unknown", "Outcome Unknown", detail);
-	struct MHD_Response *r = problem_close(q, &b, status);
-	if (!r)
-		return MHD_NO;
-	MHD_del_response_header(r, "Retry-After", "1");
-	return queue(q, status, r);
+	unsigned status = problem_of_answer(&b, q->id, a, http_live(http_of(q))->development);
+	if (a->outcome != OUTCOME_UNKNOWN)
+		return queue_problem(q, &b, status);
+	/* Not to be tried again without a look: no Retry-After. */
+	struct MHD_Response *r = problem_response(q, &b);
+	return r ? queue(q, status, r) : MHD_NO;
 }
 
 enum MHD_Result respond_refusal(struct request *q, enum outcome outcome)
@@ -526,8 +482,6 @@ enum MHD_Result respond_job(struct request *q)
 		return respond_refusal(q, OUTCOME_ABANDONED);
 	struct job *j = q->waiter.job;
 	const struct answer *a = &j->answer;
-	if (a->outcome == OUTCOME_UNKNOWN)
-		return respond_unknown(q, a);
 	if (a->outcome == OUTCOME_OK && q->served == SERVED_WRITE && a->body)
 		return respond_written(q, j);
 	if (a->outcome == OUTCOME_OK)

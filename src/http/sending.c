@@ -39,11 +39,17 @@ static void sending_free(void *p)
 	free(s);
 }
 
+static struct MHD_Response *over(const struct body *b, void (*done)(void *), void *arg)
+{
+	return b->pieces ? response_over_pieces(b->pieces, b->count, done, arg)
+	                 : response_over(b->bytes, b->len, done, arg);
+}
+
 struct MHD_Response *sending_response(struct http *h, const struct body *b, bool *ret_busy)
 {
 	*ret_busy = false;
 	if (b->len <= LARGE)
-		return response_over(b->bytes, b->len, b->done, b->owner);
+		return over(b, b->done, b->owner);
 	struct sending *s = malloc(sizeof *s);
 	*ret_busy = s && !begin(h, b);
 	if (!s || *ret_busy) {
@@ -52,5 +58,5 @@ struct MHD_Response *sending_response(struct http *h, const struct body *b, bool
 		return NULL;
 	}
 	*s = (struct sending){h, *b};
-	return response_over(b->bytes, b->len, sending_free, s);
+	return over(b, sending_free, s);
 }

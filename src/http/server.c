@@ -170,19 +170,25 @@ static bool has_left(const struct client *c)
 
 void http_sweep(struct http *h, uint64_t now_ms)
 {
-	uint64_t left[LEFT_AT_ONCE];
+	struct {
+		uint64_t ticket;
+		unsigned waiters;
+	} left[LEFT_AT_ONCE];
 	size_t n = 0;
 	struct client *c;
 	uint64_t idle_ms = http_live(h)->idle_timeout_ms;
 	pthread_mutex_lock(&h->lock);
 	LIST_FOREACH (c, &h->clients, link) {
 		sweep_one(c, now_ms, idle_ms);
-		if (n < LEFT_AT_ONCE && has_left(c))
-			left[n++] = atomic_load_explicit(&c->ticket, memory_order_relaxed);
+		if (n == LEFT_AT_ONCE || !has_left(c))
+			continue;
+		left[n].ticket = atomic_load_explicit(&c->ticket, memory_order_relaxed);
+		left[n++].waiters = atomic_load_explicit(&c->waiters, memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&h->lock);
-	while (n > 0)
-		engine_abandon(h->engine, left[--n]);
+	while (n-- > 0)
+		for (unsigned i = 0; i < left[n].waiters; i++)
+			engine_abandon(h->engine, left[n].ticket + i);
 }
 
 /* Who was let in a moment ago has a request on its way. */
@@ -256,6 +262,7 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->threads = thread_count(o);
 	h->max_connections = o->max_connections;
 	h->max_url = MAX((size_t)o->max_url, (size_t)MAX_URL_MIN);
+	h->batch = batch_declare();
 	h->live = snapshot_new();
 	h->index = snapshot_new();
 	snapshot_set(h->index, &index_new(NULL)->object);
@@ -377,6 +384,7 @@ void http_free(struct http **hp)
 		return;
 	*hp = NULL;
 	ALWAYS(!h->daemon && h->count == 0 && h->admitted == 0 && h->sending_bytes == 0);
+	endpoint_free(&h->batch);
 	snapshot_free(&h->live);
 	snapshot_free(&h->index);
 	pthread_mutex_destroy(&h->lock);

@@ -43,6 +43,8 @@ static const struct {
     [OUTCOME_NO_MEMORY] = {503, "The server is out of memory. Try again."},
     [OUTCOME_UNKNOWN] = {503, "The connection to the database was lost while the change was made: "
                               "it may or may not have been done. Look before you repeat it."},
+    [OUTCOME_ANSWER_LOST] = {500, "The change has been made, but its answer was lost. "
+                                  "Do not repeat it."},
     [OUTCOME_ABANDONED] = {503, "The caller has left."},
     [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
 };

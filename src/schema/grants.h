@@ -1,10 +1,11 @@
 /*
  * grants: the least that a role needs to run the server, as SQL.
  *
- * Of each GET endpoint's statement it asks PostgreSQL what the role itself must have rights on:
- * what the statement names, and what is reached with the caller's own rights from there (functions
- * in SQL, views with security_invoker, policies), but not what a view or a SECURITY DEFINER
- * function reads with its owner's. Nothing is changed in the database: all is rolled back.
+ * Of each endpoint's statement it asks PostgreSQL which rights the role itself must have: on what
+ * the statement names, and on what is reached with the caller's own rights from there (functions
+ * in SQL, views with security_invoker, policies; defaults, checks and indexes of what is written
+ * to), but not what a view or a SECURITY DEFINER function does with its owner's, nor what a trigger
+ * does. Nothing is changed in the database: all is rolled back.
  */
 #ifndef PROVOST_GRANTS_H
 #define PROVOST_GRANTS_H

@@ -16,12 +16,15 @@ Cluster   one private PostgreSQL for the whole session
     stop("fast"|"immediate"), start(**settings), restart(mode, **settings)     start(max_connections=9)
     sigstop(), sigcont()            freezes the postmaster and every process of it
     kill_backends(db), crash()      ends connections cleanly / SIGKILLs a backend (recovery follows)
-    backends(db)                    rows of pg_stat_activity: pid, state, query, application_name
+    backends(db)                    rows of pg_stat_activity: pid, state, query, application_name; without the
+                                    server's listener
 Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
-           env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False)
+           env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False, triggers=True)
     endpoints=None copies config/endpoints. owner=True connects as the superuser. token=True: callers must
-    prove who they are ([auth] mode = token, the default of the server); else mode = none.
+    prove who they are ([auth] mode = token, the default of the server); else mode = none. triggers=True: before
+    start and reload the schema `provost` and the triggers of the endpoints' tables are installed, where that can
+    be done: without them nothing is cached. install_triggers() does it at any other time.
     get(path, headers) head(path) request(method, path, headers, body)    a Response each, own connection
     raw(bytes, count=1, head=False)     sends bytes as they are -> [Response]; connect() -> Connection
     url, port, pid, log(), wait_log(regex), reload(), write_config({...}), write_endpoint(path, text),
@@ -32,7 +35,7 @@ Server    one process of $PROVOST_BINARY (build/provost), a context manager
 Response  status, reason, headers [(name, value)], header(name), body (bytes), json(), version
 Connection  send(bytes), response(head=False) -> Response, closed(seconds) -> the peer has closed
 statements(dsn, own=False) -> {query: calls} of pg_stat_statements, without BEGIN, COMMIT, SET and, unless
-    own, without what begins with /* provost */;  reset_statements(dsn);  calls(dsn) -> their sum
+    own, without what begins with /* provost */; never the server's look at triggers, which may come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
 wait_until(fn, seconds=5) -> fn()'s first true value; never sleep for a fixed time instead
 free_port() -> a port nobody listens on
 Mark a test that exercises several threads at once with @pytest.mark.threads: it runs under
@@ -152,7 +155,8 @@ class Cluster:
 
     def backends(self, db):
         rows = self.sql("postgres", "SELECT pid, state, query, application_name FROM pg_stat_activity"
-                                    " WHERE datname = %s AND pid <> pg_backend_pid()", db)
+                                    " WHERE datname = %s AND pid <> pg_backend_pid()"
+                                    " AND application_name NOT LIKE '%%listener'", db)
         return [dict(zip(("pid", "state", "query", "application_name"), row)) for row in rows]
 
     def kill_backends(self, db):
@@ -201,6 +205,7 @@ SELECT query, sum(calls)::int FROM pg_stat_statements
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query !~* '^\\s*(begin|commit|rollback|set|reset|show|discard|deallocate|listen)\\M'
   AND query NOT LIKE '%%pg_stat_statements%%'
+  AND query NOT LIKE '%%-- Whether changes of tables are told:%%'
   AND (%s OR query NOT LIKE '/* provost */%%')
 GROUP BY query"""
 
@@ -353,7 +358,7 @@ class Server:
     started = []     # all of this test, for the report of a failure
 
     def __init__(self, cluster, db, endpoints=None, config=None, env=None, args=(), wait="/readyz",
-                 allow_errors=False, owner=False, token=False):
+                 allow_errors=False, owner=False, token=False, triggers=True):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.wait, self.allow_errors, self.args, self.env = wait, allow_errors, list(args), env or {}
@@ -362,6 +367,7 @@ class Server:
         self.log_file = self.folder / "log"
         self.process = None
         self.sections = {"http": {"listen": f"127.0.0.1:{self.port}"}, "auth": {"mode": "token" if token else "none"}}
+        self.owner_dsn = cluster.dsn(db) if cluster and triggers else None
         if cluster:
             self.sections["database"] = {"url": cluster.dsn(db) if owner else cluster.app_dsn(db)}
         self.write_config(config or {})
@@ -404,8 +410,30 @@ class Server:
         self.start()
         return self
 
+    def _command(self, *words):
+        env = {**self.environment(), "PROVOST_DATABASE_URL": self.owner_dsn}
+        return subprocess.run([BINARY, *words, "--config", self.ini], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              stdin=subprocess.DEVNULL, env=env, cwd=self.folder, text=True, timeout=patience(60))
+
+    def install_triggers(self):
+        """What it said; a failure is one."""
+        done = self._command("triggers", "install")
+        if "provost schema install" in done.stdout:
+            schema = self._command("schema", "install")
+            assert schema.returncode == 0, schema.stdout
+            done = self._command("triggers", "install")
+        assert done.returncode == 0, f"triggers install: {done.stdout}"
+        return done.stdout
+
+    def _try_install(self):
+        # What is wrong with configuration, endpoints or database is the server's to say.
+        if self.owner_dsn:
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                self.install_triggers()
+
     def start(self):
         Server.started.append(self)
+        self._try_install()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen([BINARY, "serve", "--config", self.ini, *self.args], stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL, env=self.environment(), cwd=self.folder)
@@ -451,6 +479,7 @@ class Server:
         self.process.send_signal(number)
 
     def reload(self):
+        self._try_install()
         self.signal(signal.SIGHUP)
 
     def wait_exit(self, seconds=15):

@@ -69,7 +69,7 @@ BROKEN = {
     "a method in small letters": ("-- @route get /api/x\nSELECT 1", [(1, "`get` is not a method")]),
     "a write that is cached": ("-- @route POST /api/x\n-- @cache ttl=1s\nSELECT 1", [(2, "@cache goes with GET only")]),
     "a write that depends": ("-- @route PUT /api/x\n-- @depends course\nSELECT 1", [(2, "@depends goes with GET only")]),
-    "a write without columns to return": ("-- @route DELETE /api/x\nDELETE FROM tag", [(2, "@returns rows needs")]),
+    "a write without columns to return": ("-- @route POST /api/x\nCREATE TEMP TABLE t AS SELECT 1", [(2, "@returns rows needs")]),
     "a body that is not declared": ("-- @route PATCH /api/x\nSELECT :body", [(2, "no @body is declared")]),
     "a path without a slash": ("-- @route GET api/x\nSELECT 1", [(1, "begins with `/`")]),
     "a path that ends in a slash": ("-- @route GET /api/x/\nSELECT 1", [(1, "empty segment")]),

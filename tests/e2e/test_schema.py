@@ -8,7 +8,7 @@ import subprocess
 import psycopg2
 import pytest
 
-from harness import BINARY, Server, patience, wait_until
+from harness import BINARY, Server, patience, statements, wait_until
 
 GOOD = {"good.sql": "-- @route GET /api/good\nSELECT json_build_object('a', 1)"}
 KEY = re.compile(r"pv_([a-z2-7]{12})_[0-9A-Za-z]{43}\n")
@@ -374,7 +374,7 @@ def test_what_is_missing_is_said(cluster, empty_database, url, case, pattern):
     if case == "no rights":
         done("schema", "install", url=url)
     wait = "/livez" if case == "no rights" else "/readyz"    # who was revoked must be known
-    with Server(cluster, empty_database, endpoints=GOOD, token=True, wait=wait) as server:
+    with Server(cluster, empty_database, endpoints=GOOD, token=True, wait=wait, triggers=False) as server:
         server.wait_log(f"level=warn [^\n]*{pattern}")
         check = provost("check", "--config", server.ini)
         assert check.returncode == (1 if case == "no rights" else 0) and re.search(pattern, check.stderr), check
@@ -383,10 +383,12 @@ def test_what_is_missing_is_said(cluster, empty_database, url, case, pattern):
         wait_until(lambda: loaded(server) == (0, 0), 10, "it is found by itself")
 
 
-def test_mode_none_opens_no_connection_for_keys(cluster, empty_database, url):
+def test_mode_none_reads_no_keys(cluster, empty_database, url, granted):
     with Server(cluster, empty_database, endpoints=GOOD, config={"database": {"pool_min": 0}}) as server:
         assert "API keys" not in server.log()
-        wait_until(lambda: not [b for b in cluster.backends(empty_database) if b["application_name"] == "provost"])
+        assert not [query for query in statements(url, own=True) if "FROM provost.api_key k" in query]
+        with Server(cluster, empty_database, endpoints=GOOD, token=True):
+            assert [query for query in statements(url, own=True) if "FROM provost.api_key k" in query]
 
 
 def test_revocations_whose_time_has_passed_are_dropped(cluster, empty_database, granted):

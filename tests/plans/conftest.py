@@ -112,7 +112,7 @@ def cursor(connection):
 def call(cursor):
     """call('courses/list', page=2): the answer, or None where there is no row."""
 
-    def call(name, **values):
+    def call(name, /, **values):
         endpoint = Endpoint(name)
         endpoint.prepare(cursor)
         cursor.execute('EXECUTE endpoint' + endpoint.arguments(cursor, values))

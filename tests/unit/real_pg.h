@@ -116,6 +116,9 @@ struct relay {
 	atomic_uint sessions; /* begun */
 	atomic_uint cancels;  /* requests passed on */
 	atomic_uint executed; /* Execute messages passed on */
+	/* Bytes passed on, and how many more until the connection ends; negative: no end. */
+	atomic_long up, down, up_left, down_left;
+	atomic_bool muted; /* what the server says is lost */
 	pthread_mutex_t
 	    lock; /* guards link[] and links against relay_cut; the thread changes them */
 	struct link link[RELAY_LINKS];
@@ -171,6 +174,16 @@ static void relay_disguise(unsigned char *data, size_t n)
 		found[sizeof head + 3] ^= 1;
 }
 
+/* How many of `n` bytes may pass before the connection is to end, which is for once. */
+static size_t relay_allow(atomic_long *left, size_t n, bool *ret_end)
+{
+	long allowed = atomic_load(left);
+	*ret_end = allowed >= 0 && (size_t)allowed <= n;
+	if (allowed >= 0)
+		atomic_store(left, *ret_end ? -1 : allowed - (long)n);
+	return *ret_end ? (size_t)allowed : n;
+}
+
 /* Passes on what is there. False: the connection has ended. */
 static bool relay_pass(struct relay *r, struct link *l, bool to_server)
 {
@@ -180,10 +193,16 @@ static bool relay_pass(struct relay *r, struct link *l, bool to_server)
 		return false;
 	if (!to_server && atomic_load(&r->pooling))
 		relay_disguise(data, (size_t)n);
-	ssize_t sent = send(to_server ? l->server : l->client, data, (size_t)n, MSG_NOSIGNAL);
-	if (sent == n && to_server)
-		relay_count(r, l, data, (size_t)n);
-	return sent == n;
+	if (!to_server && atomic_load(&r->muted))
+		return true;
+	atomic_long *left = to_server ? &r->up_left : &r->down_left;
+	bool end;
+	size_t allowed = relay_allow(left, (size_t)n, &end);
+	ssize_t sent = send(to_server ? l->server : l->client, data, allowed, MSG_NOSIGNAL);
+	if (sent > 0 && to_server)
+		relay_count(r, l, data, (size_t)sent);
+	atomic_fetch_add(to_server ? &r->up : &r->down, MAX(sent, 0));
+	return sent == n && !end;
 }
 
 static void relay_accept(struct relay *r)
@@ -299,6 +318,8 @@ static struct relay *relay_start(unsigned port)
 	                   "&application_name=test-%d",
 	                   dsn, strchr(dsn, '?') ? '&' : '?', r->port, (int)getpid());
 	r->wake = eventfd(0, EFD_CLOEXEC);
+	atomic_store(&r->up_left, -1);
+	atomic_store(&r->down_left, -1);
 	pthread_mutex_init(&r->lock, NULL);
 	ck_assert_int_eq(pthread_create(&r->thread, NULL, relay_run, r), 0);
 	return r;

@@ -147,7 +147,10 @@ static void settle(void)
 
 static unsigned backend(void)
 {
-	return pg_sessions("min(pid)");
+	_cleanup_free_ char *sql = xasprintf("SELECT pid FROM pg_stat_activity"
+	                                     " WHERE application_name = 'test-%d listener'",
+	                                     (int)getpid());
+	return pg_ask(sql);
 }
 
 static void terminate_backend(void)
@@ -510,7 +513,7 @@ START_TEST(a_backend_that_hangs_for_long_is_given_up)
 	await_live();
 	ck_assert_uint_eq(atomic_load(&gaps), 1);
 	signal_backend(pid, SIGCONT);
-	WAIT_UNTIL(pg_sessions("count(*)") == 1);
+	WAIT_UNTIL(backend() != pid);
 	settle();
 }
 END_TEST
