@@ -241,8 +241,8 @@ enum MHD_Result respond_upgrade(struct request *q, const char *accept, MHD_Upgra
 enum MHD_Result respond_upgrade_required(struct request *q, const char *detail)
 {
 	_cleanup_buf_ struct buf b = {0};
-	problem_open(q, &b, 426, detail);
-	struct MHD_Response *r = problem_close(q, &b, 426);
+	problem_text(&b, q->id, 426, detail);
+	struct MHD_Response *r = problem_response(q, &b);
 	if (!r)
 		return MHD_NO;
 	add(r, "Upgrade", "websocket");
