@@ -36,11 +36,17 @@ def open_server(cluster, db):
         yield server
 
 
+def guarded(cluster, db, config):
+    """A server whose callers must say who they are, not started yet."""
+    server = Server(cluster, db, ENDPOINTS, config, token=True)
+    c.prepare(cluster, db, server)
+    return server
+
+
 @pytest.fixture(scope="module")
 def server(cluster, db, issuer):
     config = {"auth": issuer.config(), "websocket": {"auth_timeout": "700ms", "max_per_user": 0}}
-    with Server(cluster, db, ENDPOINTS, config, token=True) as server:
-        c.prepare(cluster, db, server)
+    with guarded(cluster, db, config) as server:
         yield server
 
 
@@ -258,7 +264,7 @@ def test_max_clients(cluster, db):
 
 def test_those_who_have_not_said_who_they_are_have_a_share(cluster, db, issuer):
     config = {"auth": issuer.config(), "websocket": {"max_clients": 20}}
-    with Server(cluster, db, ENDPOINTS, config, token=True) as server, contextlib.ExitStack() as stack:
+    with guarded(cluster, db, config) as server, contextlib.ExitStack() as stack:
         nobody = [stack.enter_context(WebSocket(server.port)) for _ in range(16)]
         assert refused(server).status == 503
         known = stack.enter_context(WebSocket(server.port, "/ws", c.bearer(issuer.jwt()), hello=True))
@@ -271,9 +277,7 @@ def test_those_who_have_not_said_who_they_are_have_a_share(cluster, db, issuer):
 @pytest.mark.parametrize("policy", ["replace", "reject"])
 def test_per_user(cluster, db, issuer, policy):
     config = {"auth": issuer.config(), "websocket": {"max_per_user": 2, "per_user_policy": policy}}
-    with Server(cluster, db, ENDPOINTS, config, token=True) as server, contextlib.ExitStack() as stack:
-        c.prepare(cluster, db, server)
-
+    with guarded(cluster, db, config) as server, contextlib.ExitStack() as stack:
         def connect(token, hello=True):
             return stack.enter_context(WebSocket(server.port, "/ws", c.bearer(token), hello=hello))
         first, second, other = (connect(issuer.jwt(sub)) for sub in ("ada", "ada", "bob"))
