@@ -321,6 +321,9 @@ void client_drop(struct hub *h, struct client *c, unsigned code)
 		TAILQ_REMOVE(&h->flush, c, flush);
 	TAILQ_REMOVE(&h->clients, c, link);
 	TAILQ_INSERT_TAIL(&h->dead, c, link);
+	/* Closing would not be enough: somebody may still have another descriptor of the socket, as
+	 * libmicrohttpd has for a moment, and events would go on naming what is freed. */
+	(void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	close(c->fd);
 	pthread_mutex_lock(&h->lock);
 	h->reserved--;
