@@ -396,13 +396,24 @@ static bool send_all(struct hub *h, struct client *c)
 	return true;
 }
 
+void client_send_now(struct hub *h, struct client *c)
+{
+	if (c->blocked || c->failed)
+		return;
+	c->broken = !send_all(h, c);
+	if (c->broken || !c->to_flush)
+		return;
+	c->to_flush = false;
+	TAILQ_REMOVE(&h->flush, c, flush);
+}
+
 void client_flush(struct hub *h, struct client *c)
 {
 	if (c->failed) {
 		c->failed = false;
 		client_close(h, c, WS_CODE_INTERNAL, "out of memory");
 	}
-	if (!send_all(h, c)) {
+	if (c->broken || !send_all(h, c)) {
 		client_drop(h, c, WS_CODE_LOST);
 		return;
 	}

@@ -266,6 +266,11 @@ static void apply_options(struct hub *h, struct hub_options *o)
 
 /* ---- a turn -------------------------------------------------------------------------- */
 
+static uint64_t tick_us(const struct hub *h)
+{
+	return (uint64_t)h->options.tick_ms * 1000;
+}
+
 static void read_mail(struct hub *h, struct mail *m)
 {
 	switch (m->kind) {
@@ -295,6 +300,8 @@ static void read_all_mail(struct hub *h)
 	bool lost = h->mail_lost;
 	h->mail_lost = false;
 	pthread_mutex_unlock(&h->lock);
+	bool due = h->now_us - h->flushed_us >= tick_us(h) && TAILQ_EMPTY(&h->flush);
+	h->alone = due && (m = STAILQ_FIRST(&all)) && !STAILQ_NEXT(m, link);
 	while ((m = STAILQ_FIRST(&all))) {
 		STAILQ_REMOVE_HEAD(&all, link);
 		read_mail(h, m);
@@ -328,21 +335,16 @@ static void flush_all(struct hub *h)
 {
 	struct client *c;
 	h->flushed_us = h->now_us;
-	h->sent = false;
-	h->batch = 0;
 	while ((c = TAILQ_FIRST(&h->flush))) {
+		struct client *next = TAILQ_NEXT(c, flush);
 		TAILQ_REMOVE(&h->flush, c, flush);
 		c->to_flush = false;
+		if (next) {
+			__builtin_prefetch(TAILQ_NEXT(next, flush), 1);
+			__builtin_prefetch((const char *)next + 64, 1);
+		}
 		client_flush(h, c);
 	}
-	COUNT(h, ticks, h->sent);
-	if (h->batch > atomic_load_explicit(&h->figures.batch_max, memory_order_relaxed))
-		atomic_store_explicit(&h->figures.batch_max, h->batch, memory_order_relaxed);
-}
-
-static uint64_t tick_us(const struct hub *h)
-{
-	return (uint64_t)h->options.tick_ms * 1000;
 }
 
 /* Once per tick at most; at once when the last was longer ago. */
@@ -355,6 +357,18 @@ static void flush_when_due(struct hub *h)
 static void timer_due(void *arg, struct timer *t)
 {
 	client_due(arg, (struct client *)((char *)t - offsetof(struct client, timer)));
+}
+
+/* Whatever was sent at once in this turn was its tick's. */
+static void count_tick(struct hub *h)
+{
+	if (h->sent)
+		h->flushed_us = h->now_us;
+	COUNT(h, ticks, h->sent);
+	if (h->batch > atomic_load_explicit(&h->figures.batch_max, memory_order_relaxed))
+		atomic_store_explicit(&h->figures.batch_max, h->batch, memory_order_relaxed);
+	h->sent = false;
+	h->batch = 0;
 }
 
 /* Whether identities still hold is looked at when anything about who may call has changed. */
@@ -416,6 +430,7 @@ static void turn(struct hub *h)
 		take_event(h, &e[i]);
 	look_after(h);
 	flush_when_due(h);
+	count_tick(h);
 	bury(h);
 }
 

@@ -74,11 +74,12 @@ void message_unref(struct message *m);
 /* ---- what waits to be sent ----------------------------------------------------------- */
 
 struct outbox {
-	struct message **ring; /* NULL: nothing has waited lately */
+	struct message **ring; /* `few`, allocated, or NULL: nothing has waited yet */
 	uint32_t cap, head, count;
 	uint32_t sent;    /* bytes of the first that have gone */
 	uint32_t replies; /* that are not events */
 	size_t bytes, reply_bytes;
+	struct message *few[2]; /* most of the time there is not more */
 };
 
 /* Takes a reference. -ENOMEM. */
@@ -161,17 +162,23 @@ enum client_state {
 };
 
 struct client {
+	/* What telling it something needs stands together: two cache lines. */
 	unsigned magic;
 #define CLIENT_MAGIC 0x50C4E7C1u
 	int fd;
 	uint8_t state;
 	bool echo;
-	bool blocked;       /* EPOLLOUT is asked for */
-	bool deaf;          /* EPOLLIN is not */
-	bool to_flush;      /* on hub->flush */
-	bool resync_waits;  /* in the outbox: events are not put behind it until it has gone */
-	bool said_close;    /* the peer has */
-	bool failed;        /* out of memory: to be closed when it is its turn */
+	bool blocked;      /* EPOLLOUT is asked for */
+	bool deaf;         /* EPOLLIN is not */
+	bool to_flush;     /* on hub->flush */
+	bool resync_waits; /* in the outbox: events are not put behind it until it has gone */
+	bool said_close;   /* the peer has */
+	bool failed;       /* out of memory: to be closed when it is its turn */
+	bool broken;       /* the socket is: to be dropped when it is its turn */
+	struct outbox out;
+	TAILQ_ENTRY(client) flush;
+	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
+
 	bool counted;       /* in user->clients */
 	bool unidentified;  /* counted as such */
 	uint32_t allowance; /* messages that it may send at once */
@@ -179,19 +186,17 @@ struct client {
 	uint64_t refilled_ms;
 	uint64_t number;
 	struct ws_decoder decoder;
-	struct outbox out;
 	struct timer timer;
 	uint64_t heard_ms;
-	uint64_t pinged_ms; /* 0: it has been heard since the last ping */
+	uint64_t pinged_ms; /* of the last ping; 0: there was none */
 	uint64_t next_ping_ms;
-	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
-	uint64_t until_ms;    /* of the state: to identify itself, to close */
-	uint64_t expires_ms;  /* of the identity, by our clock; UINT64_MAX: never */
+	uint64_t until_ms;   /* of the state: to identify itself, to close */
+	uint64_t expires_ms; /* of the identity, by our clock; UINT64_MAX: never */
 	struct identity *identity;
 	struct session *session; /* once it is known */
 	struct user *user;
 	struct address *address;
-	TAILQ_ENTRY(client) link, of_user, flush;
+	TAILQ_ENTRY(client) link, of_user;
 };
 
 /* ---- mail ---------------------------------------------------------------------------- */
@@ -254,6 +259,7 @@ struct hub {
 	struct message *ping;
 	uint64_t batch;  /* messages sent in this turn's largest send */
 	bool sent;       /* something was, in this turn */
+	bool alone;      /* the mail in hand is all there is, and the tick is over */
 	char *input;     /* READ_ECHO_MAX bytes */
 	struct buf text; /* JSON that is being made */
 };
@@ -282,6 +288,8 @@ void client_put(struct hub *h, struct client *c, struct message *m);
 void client_reply(struct hub *h, struct client *c, struct message *m);
 /* An event, of a room that it is in. Keeps its own reference. */
 void client_event(struct hub *h, struct client *c, struct message *m);
+/* Sends what waits, from within a walk over a room. */
+void client_send_now(struct hub *h, struct client *c);
 /* Drops events that it has not been sent, says close, and lets go of all but the socket. */
 void client_close(struct hub *h, struct client *c, unsigned code, const char *reason);
 /* Ends it at once. `code`: as which it is counted, unless a close has been. */

@@ -2,17 +2,28 @@
 
 #include "hub_impl.h"
 
-enum { RING_MIN = 4, RING_KEPT = 16 };
+enum { RING_KEPT = 16 };
+
+static void free_ring(struct outbox *o)
+{
+	if (o->ring != o->few)
+		free(o->ring);
+}
 
 static int grow(struct outbox *o)
 {
-	uint32_t cap = o->cap ? o->cap * 2 : RING_MIN;
+	if (!o->cap) {
+		o->ring = o->few;
+		o->cap = ELEMENTSOF(o->few);
+		return 0;
+	}
+	uint32_t cap = o->cap * 2;
 	struct message **ring = malloc(cap * sizeof(struct message *));
 	if (!ring)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < o->count; i++)
 		ring[i] = outbox_at(o, i);
-	free(o->ring);
+	free_ring(o);
 	o->ring = ring;
 	o->cap = cap;
 	o->head = 0;
@@ -50,7 +61,7 @@ static void shrink(struct outbox *o)
 {
 	if (o->count > 0 || o->cap <= RING_KEPT)
 		return;
-	free(o->ring);
+	free_ring(o);
 	o->ring = NULL;
 	o->cap = o->head = 0;
 }
@@ -99,6 +110,6 @@ void outbox_done(struct outbox *o)
 {
 	o->sent = 0;
 	(void)outbox_drop(o, false);
-	free(o->ring);
+	free_ring(o);
 	*o = (struct outbox){0};
 }

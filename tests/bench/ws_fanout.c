@@ -143,7 +143,7 @@ static bool await(uint64_t frames)
 	while (atomic_load(&shared->frames) < frames) {
 		if (seconds(CLOCK_MONOTONIC) > end)
 			return false;
-		nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}
 	return true;
 }
