@@ -122,6 +122,7 @@ need_to_test() {
     compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a' >/dev/null ||
         MISSING+=(libclang-rt-14-dev)
     need_python pytest python3-pytest
+    need_python xdist python3-pytest-xdist
     need_python psycopg2 python3-psycopg2
     need_python cryptography python3-cryptography
     need_command node nodejs
@@ -451,7 +452,14 @@ SQL
 }
 
 # All rights to read, for tests and benchmarks, whose tables come and go.
+# Tests read what they like as the server's role; it writes what the endpoints do.
 cluster_grant() { # database
+    local binary=${PROVOST_BINARY:-$REPO/build/provost} url grants
     cluster_psql "$1" -c "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $PG_APP" \
         -c "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO $PG_APP"
+    [ -x "$binary" ] || { warn "$binary is not built: no schema provost, nothing to write"; return; }
+    url=$(cluster_url "$PG_OWNER" "$1")
+    PROVOST_DATABASE_URL=$url "$binary" schema install >/dev/null
+    grants=$(PROVOST_DATABASE_URL=$url "$binary" grants print --config "$REPO/config/provost.ini" --role "$PG_APP")
+    cluster_psql "$1" -o /dev/null -1 -c "$grants"
 }

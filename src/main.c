@@ -12,6 +12,7 @@
 #include "provost/config.h"
 #include "provost/conn.h"
 #include "provost/coverage.h"
+#include "provost/delay.h"
 #include "provost/engine.h"
 #include "provost/identities.h"
 #include "provost/log.h"
@@ -324,6 +325,20 @@ static int words_of(const char *name, char **word, int words)
 	return words > 1 && strcmp(word[1], blank + 1) == 0 ? 2 : 0;
 }
 
+/* The delays and broken rules of tests/consistency, in builds that have them. */
+static int set_delays(void)
+{
+#ifdef WITH_DELAYS
+	_cleanup_errors_ struct errors *errs = errors_new();
+	if (delay_setup(getenv("PROVOST_DELAYS"), getenv("PROVOST_BREAK"), errs) < 0) {
+		errors_print(errs, stderr);
+		return 1;
+	}
+	fputs("provost: this build has delays for tests: it is not for use\n", stderr);
+#endif
+	return 0;
+}
+
 static int run_command(struct command_line *l, char **word, int words)
 {
 	for (size_t i = 0; i < ELEMENTSOF(COMMANDS); i++) {
@@ -337,6 +352,8 @@ static int run_command(struct command_line *l, char **word, int words)
 			        COMMANDS[i].name);
 			return 2;
 		}
+		if (set_delays() != 0)
+			return 1;
 		l->argument = words > n ? word[n] : NULL;
 		for (int k = n; k < words; k++)
 			strlist_add(&l->words, word[k], strlen(word[k]));

@@ -614,7 +614,7 @@ DECLARE
     columns text;
     longest integer;
     slug    text;
-    taken   boolean;
+    tried   integer := -1;
     added   integer := 0;
 BEGIN
     IF target NOT IN ('institution', 'category', 'course', 'tag') THEN
@@ -623,19 +623,21 @@ BEGIN
     SELECT string_agg(format(', %I', key), '' ORDER BY key) INTO columns FROM jsonb_each(given) WHERE value <> 'null';
     SELECT atttypmod - 4 INTO longest FROM pg_attribute WHERE attrelid = target::regclass AND attname = 'slug';
     name := coalesce(nullif(slug_of(name), ''), target);
-    FOR n IN 0 .. 1000000 LOOP
-        slug := CASE n WHEN 0 THEN '' ELSE '-' || n END;
-        slug := rtrim(left(name, longest - length(slug)), '-') || slug;
-        EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE slug = $1)', target) INTO taken USING slug;
-        CONTINUE WHEN taken;
-        EXECUTE format('INSERT INTO %1$I (slug%2$s) SELECT $1%2$s FROM jsonb_populate_record(NULL::%1$I, $2)'
-                       ' ON CONFLICT (slug) DO NOTHING RETURNING *', target, columns) INTO made USING slug, given;
+    WHILE added = 0 LOOP
+        -- A count, which is looked up in the index for one after the other, until one is free.
+        EXECUTE format($q$
+            SELECT n, slug
+            FROM (SELECT generate_series($1, 1000000) AS n) s,
+                 LATERAL (SELECT CASE n WHEN 0 THEN '' ELSE '-' || n END AS number) t,
+                 LATERAL (SELECT rtrim(left($2, $3 - length(number)), '-') || number AS slug) u
+            WHERE (SELECT count(*) FROM %I there WHERE there.slug = u.slug) = 0 LIMIT 1 $q$, target)
+            INTO STRICT tried, slug USING tried + 1, name, longest;
+        EXECUTE format($q$
+            INSERT INTO %1$I (slug%2$s) SELECT $1%2$s FROM jsonb_populate_record(NULL::%1$I, $2)
+            ON CONFLICT (slug) DO NOTHING RETURNING * $q$, target, columns)
+            INTO made USING slug, given;
         GET DIAGNOSTICS added = ROW_COUNT;
-        EXIT WHEN added = 1;
     END LOOP;
-    IF added = 0 THEN
-        RAISE EXCEPTION 'insert_with_slug: % has too many slugs like %', target, name;
-    END IF;
 END $$;
 
 -- Gives a course these tags and no others, or with NULL leaves it those it has, and returns them. One

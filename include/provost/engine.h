@@ -26,6 +26,7 @@ struct pool;
 
 enum {
 	ENGINE_THREADS_MAX = 256,
+	BATCH_MAX = 50,              /* reads in one batch */
 	ENGINE_BACKGROUND_MAX = 256, /* jobs that wait in the background lane; more are dropped */
 };
 
@@ -81,9 +82,15 @@ int engine_call(struct engine *e, struct call *c, struct waiter *w) _must_check_
  * says how it ended, for a second at most. */
 int engine_write(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
 
-/* Submits many reads at once: each joins the fill of its key, or is parked behind it, as with
- * engine_submit; the fills that are begun here are one job, and their statements one round trip.
- * `ret[i]` is what engine_submit would have returned for `a[i]`, whose waiter is `w[i]`. */
+/* Submits many reads at once, BATCH_MAX at most: each joins the fill of its key, or is parked
+ * behind it, as with engine_submit; the fills that are begun here are one job, and their statements
+ * one round trip, each between Syncs of its own. They can be joined and left one by one, and each
+ * is answered as soon as its own result is there. `ret[i]` is what engine_submit would have
+ * returned for `a[i]`, whose waiter is `w[i]`.
+ *
+ * Each statement has its own timeout, from when the one before it has ended; all together take the
+ * largest of them at most. What then, or for a lost connection, a conflict or somebody else's
+ * timeout, has not had its turn, is run by itself, all of that within the largest once more. */
 void engine_submit_batch(struct engine *e, const struct ask *a, struct waiter *const *w, int *ret,
                          size_t n);
 

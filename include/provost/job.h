@@ -34,6 +34,7 @@ struct waiter {
 };
 
 TAILQ_HEAD(waiters, waiter);
+TAILQ_HEAD(jobs, job);
 
 enum job_state {
 	JOB_WAITING, /* in a lane */
@@ -51,6 +52,7 @@ enum job_lane {
 enum job_kind {
 	JOB_FILL,
 	JOB_WRITE,  /* an endpoint that changes something; one waiter, who stays */
+	JOB_BATCH,  /* several fills whose statements are one round trip; nobody waits for it */
 	JOB_ENCODE, /* makes a variant of an entry's body */
 	JOB_CALL,   /* what Provost itself does in the database; one waiter, who stays */
 };
@@ -90,15 +92,18 @@ struct job {
 
 	/* Under the engine's lock. */
 	enum job_state state;
-	enum job_lane lane; /* while it waits */
-	bool background;    /* begun for nobody: goes on without waiters */
-	bool cancelled;     /* its last waiter has left: nobody is to join it any more */
-	bool listed;        /* among the fills that can be found by their key */
-	struct job *next;   /* parked behind this one */
-	struct job *before; /* LANE_PARKED: the one it is parked behind */
+	enum job_lane lane;  /* while it waits */
+	bool background;     /* begun for nobody: goes on without waiters */
+	bool cancelled;      /* its last waiter has left: nobody is to join it any more */
+	bool listed;         /* among the fills that can be found by their key */
+	struct job *next;    /* parked behind this one */
+	struct job *before;  /* LANE_PARKED: the one it is parked behind */
+	struct job *batch;   /* that it is a member of, until it ends; its place is there */
+	struct jobs members; /* JOB_BATCH */
+	unsigned size;       /* likewise: their number */
 	uint64_t submitted_us;
 	struct waiters waiters;
-	TAILQ_ENTRY(job) link;     /* of its lane */
+	TAILQ_ENTRY(job) link;     /* of its lane, or its batch */
 	LIST_ENTRY(job) same_hash; /* of the fills with the same place in the table */
 };
 

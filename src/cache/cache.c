@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "provost/delay.h"
 #include "verdict.h"
 
 static void *shards_new(unsigned n)
@@ -299,6 +300,7 @@ int cache_put(struct cache *c, struct entry *e, const struct freshness *f, uint6
 	pthread_mutex_lock(&s->lock);
 	r = may_put_locked(c, s, e, f, now_ms);
 	if (r == 0) {
+		DELAY(DELAY_PUT);
 		put_locked(s, e, f, &d);
 		more = shard_trim_locked(s, &d);
 	}

@@ -3,6 +3,8 @@
 #include <sodium.h>
 #include <stdatomic.h>
 
+#include "provost/delay.h"
+
 /*
  * Why each order is what it is. Every "before" and "later" below is a real happens-before: through
  * a lock, an atomic, or the database and the sockets in between.
@@ -87,6 +89,11 @@ static void raise_to_next(struct generations *g, _Atomic uint64_t *slot)
 
 	CHECK_MAGIC(g, GENERATIONS_MAGIC);
 	v = atomic_fetch_add_explicit(&g->v, 1, memory_order_release) + 1;
+	DELAY(DELAY_RAISE);
+	if (BROKEN(RULE_MAXIMUM)) {
+		atomic_store_explicit(slot, v, memory_order_release);
+		return;
+	}
 	was = atomic_load_explicit(slot, memory_order_relaxed);
 	while (was < v && !atomic_compare_exchange_weak_explicit(
 	                      slot, &was, v, memory_order_release, memory_order_relaxed))

@@ -306,8 +306,12 @@ static void take_secret(struct loader *l, const char *name, struct secret **to)
 static void warn_unknown_variables(char *const *env)
 {
 	/* What scripts/run tells clients, not us. */
-	static const char *const others[] = {"PROVOST_URL", "PROVOST_TOKEN", JWT_SECRET,
-	                                     NEXTAUTH_SECRET};
+	static const char *const others[] = {
+	    "PROVOST_URL",    "PROVOST_TOKEN", JWT_SECRET, NEXTAUTH_SECRET,
+#ifdef WITH_DELAYS
+	    "PROVOST_DELAYS", "PROVOST_BREAK",
+#endif
+	};
 
 	for (; env && *env; env++) {
 		size_t n = strcspn(*env, "=");

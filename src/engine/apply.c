@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "provost/delay.h"
 #include "provost/tags.h"
 
 /* ---- narrowings ---------------------------------------------------------------------- */
@@ -107,8 +108,11 @@ void apply_change(struct generations *g, struct narrowings *n, const struct cata
 	look_at(n, catalog);
 	tags_raise_table(g, c->table);
 	for (size_t i = 0; i < c->columns; i++)
-		for (size_t k = 0; k < c->column[i].values; k++)
+		for (size_t k = 0; k < c->column[i].values; k++) {
+			DELAY(DELAY_TAGS);
 			tags_raise_row(g, c->table, c->column[i].name, c->column[i].value[k]);
+		}
+	DELAY(DELAY_TAGS);
 	if (!tells_all(n, c))
 		tags_raise_rows(g, c->table);
 }

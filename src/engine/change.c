@@ -204,9 +204,11 @@ static int parse(const char *payload, struct change *c)
 int change_parse(const char *payload, struct change *ret)
 {
 	struct change c = {0};
+	size_t n = strnlen(payload, CHANGE_PAYLOAD_MAX + 1);
 	int r = -EINVAL;
 
-	if (strnlen(payload, CHANGE_PAYLOAD_MAX + 1) <= CHANGE_PAYLOAD_MAX)
+	/* json-c looks at the bytes of strings, but not of names. */
+	if (n <= CHANGE_PAYLOAD_MAX && utf8_length(payload, n) >= 0)
 		r = parse(payload, &c);
 	if (r < 0)
 		change_done(&c);

@@ -37,7 +37,7 @@ static void expire_lane(struct engine *e, enum job_lane lane, uint64_t now_us)
 		pthread_mutex_lock(&e->lock);
 		struct job *j = TAILQ_FIRST(&e->lane[lane].jobs);
 		if (j && is_overdue(e, j, now_us)) {
-			(void)lanes_drop_locked(e, lane, &w);
+			j = lanes_drop_locked(e, lane, &w); /* of a batch, a member */
 			e->outcomes[OUTCOME_QUEUE_TIMEOUT] += lanes_count(&w);
 		} else {
 			j = NULL;
@@ -132,22 +132,26 @@ static void run_encode(struct engine *e, struct job *j)
 static void run(struct worker *w, struct job *j, const struct engine_options *o,
                 struct run_counts *ret)
 {
+	struct engine *e = w->engine;
+	uint64_t timeout_us = (uint64_t)o->statement_timeout_ms * 1000;
 	*ret = (struct run_counts){0};
-	if (j->kind == JOB_ENCODE) {
-		run_encode(w->engine, j);
-		return;
+	switch (j->kind) {
+	case JOB_FILL:
+		fill_run(e, j, job_timeout_us(j, timeout_us), w->abandon, ret);
+		break;
+	case JOB_WRITE:
+		write_run(e, j, job_timeout_us(j, timeout_us), ret);
+		break;
+	case JOB_BATCH:
+		batch_run(e, j, timeout_us, w->abandon, ret);
+		break;
+	case JOB_ENCODE:
+		run_encode(e, j);
+		break;
+	case JOB_CALL:
+		run_call(e, j, timeout_us);
+		break;
 	}
-	if (j->kind == JOB_CALL) {
-		run_call(w->engine, j, (uint64_t)o->statement_timeout_ms * 1000);
-		return;
-	}
-	int64_t own = j->endpoint->timeout_ms;
-	int64_t timeout_ms = own >= 0 ? own : o->statement_timeout_ms;
-	uint64_t timeout_us = (uint64_t)timeout_ms * 1000;
-	if (j->kind == JOB_WRITE)
-		write_run(w->engine, j, timeout_us, ret);
-	else
-		fill_run(w->engine, j, timeout_us, w->abandon, ret);
 }
 
 static void *work(void *arg)
@@ -165,10 +169,7 @@ static void *work(void *arg)
 		e->retries += n.retries;
 		e->statements += n.statements;
 		forget_job_locked(w);
-		lanes_end_locked(e, j, &waiters);
-		e->outcomes[j->answer.outcome] += lanes_count(&waiters);
-		bool more = !TAILQ_EMPTY(&e->lane[LANE_REQUESTS].jobs) ||
-		            !TAILQ_EMPTY(&e->lane[LANE_BACKGROUND].jobs);
+		bool more = lanes_end_locked(e, j, &waiters);
 		if (e->busy == 0 && e->stopping)
 			pthread_cond_signal(&e->idle);
 		pthread_mutex_unlock(&e->lock);

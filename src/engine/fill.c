@@ -2,6 +2,7 @@
 
 #include "answer.h"
 #include "engine_impl.h"
+#include "provost/delay.h"
 #include "provost/key.h"
 #include "provost/tags.h"
 #include "run.h"
@@ -51,6 +52,9 @@ static void store(struct engine *e, struct job *j)
 	    .start = atomic_load_explicit(&j->start, memory_order_relaxed), /* our own store */
 	    .started_ms = atomic_load_explicit(&j->started_ms, memory_order_relaxed),
 	};
+	DELAY(DELAY_STORE);
+	if (BROKEN(RULE_STORE))
+		parts.start = generations_now(e->generations);
 	memcpy(parts.etag, a->etag, sizeof parts.etag);
 	/* So that what is too large is not copied first. */
 	if (!cache_would_store(e->cache, parts.key.len + parts.body_len))
@@ -59,15 +63,25 @@ static void store(struct engine *e, struct job *j)
 	j->stored = entry && cache_put(e->cache, entry, &j->endpoint->freshness, clock_ms()) == 0;
 }
 
-void fill_run(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,
-              struct run_counts *ret)
+bool fill_begin(struct engine *e, struct job *j)
 {
 	note_tags(e, j);
 	/* Before the look: who joins after a change that the look did not see must not get it. */
 	job_note_start(e, j);
-	if (answer_from_cache(e, j))
-		return;
-	run_statement(e, j, timeout_us, abandon, ret);
+	return answer_from_cache(e, j);
+}
+
+void fill_end(struct engine *e, struct job *j)
+{
 	if (is_worth_storing(j))
 		store(e, j);
+}
+
+void fill_run(struct engine *e, struct job *j, uint64_t timeout_us, int abandon,
+              struct run_counts *ret)
+{
+	if (fill_begin(e, j))
+		return;
+	run_statement(e, j, timeout_us, abandon, ret);
+	fill_end(e, j);
 }

@@ -55,6 +55,7 @@ static struct job *job_new(size_t size, enum job_kind kind)
 	atomic_init(&j->start, JOB_NOT_SENT);
 	atomic_init(&j->started_ms, 0);
 	TAILQ_INIT(&j->waiters);
+	TAILQ_INIT(&j->members);
 	return j;
 }
 
@@ -87,6 +88,11 @@ struct job *job_new_write(const struct ask *a)
 	return job_new_asked(a, JOB_WRITE);
 }
 
+struct job *job_new_batch(void)
+{
+	return job_new(sizeof(struct job), JOB_BATCH);
+}
+
 struct job *job_new_encode(struct entry *entry, enum entry_coding coding)
 {
 	struct job *j = job_new(sizeof *j, JOB_ENCODE);
@@ -104,6 +110,12 @@ struct job *job_new_call(struct call *c)
 	if (j)
 		j->call = c;
 	return j;
+}
+
+uint64_t job_timeout_us(const struct job *j, uint64_t otherwise_us)
+{
+	int64_t own_ms = j->endpoint->timeout_ms;
+	return own_ms >= 0 ? (uint64_t)own_ms * 1000 : otherwise_us;
 }
 
 /* Whoever joins from now on is measured against this moment. Sequentially consistent: the clock of
@@ -129,6 +141,7 @@ void job_unref(struct job **jp)
 	if (!j || atomic_fetch_sub_explicit(&j->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	ALWAYS(TAILQ_EMPTY(&j->waiters) && !j->listed && !j->next && !j->senders);
+	ALWAYS(TAILQ_EMPTY(&j->members) && !j->batch);
 	answer_done(&j->answer);
 	if (j->entry)
 		entry_unref(&j->entry);

@@ -1,7 +1,5 @@
-#include <errno.h>
 #include <string.h>
 
-#include "encode.h"
 #include "engine_impl.h"
 
 /* ---- the fills that can be found ----------------------------------------------------- */
@@ -11,7 +9,7 @@ static unsigned bucket_of(uint64_t hash)
 	return (unsigned)(hash % FILLS_BUCKETS);
 }
 
-static struct job *find_locked(struct engine *e, const struct cache_key *key)
+struct job *lanes_find_locked(struct engine *e, const struct cache_key *key)
 {
 	struct job *j;
 	LIST_FOREACH (j, &e->fills[bucket_of(key->hash)], same_hash)
@@ -21,7 +19,7 @@ static struct job *find_locked(struct engine *e, const struct cache_key *key)
 	return NULL;
 }
 
-static void list_locked(struct engine *e, struct job *j)
+void lanes_list_locked(struct engine *e, struct job *j)
 {
 	LIST_INSERT_HEAD(&e->fills[bucket_of(j->key.hash)], j, same_hash);
 	j->listed = true;
@@ -44,35 +42,82 @@ void lanes_init(struct engine *e)
 		LIST_INIT(&e->fills[i]);
 }
 
-static bool background_is_full_locked(const struct engine *e)
+bool lanes_background_is_full_locked(const struct engine *e)
 {
 	return e->lane[LANE_BACKGROUND].count >= ENGINE_BACKGROUND_MAX;
 }
 
 static void note_background_locked(struct engine *e)
 {
-	atomic_store_explicit(&e->background_full, background_is_full_locked(e),
+	atomic_store_explicit(&e->background_full, lanes_background_is_full_locked(e),
 	                      memory_order_relaxed);
 }
 
-/* Stamped under the lock, so that lanes are in the order of their stamps. */
-static void enter_locked(struct engine *e, struct job *j, enum job_lane lane)
+static unsigned weight(const struct job *j)
 {
+	return j->kind == JOB_BATCH ? j->size : 1;
+}
+
+/* Stamped under the lock, so that lanes are in the order of their stamps. */
+void lanes_enter_locked(struct engine *e, struct job *j, enum job_lane lane)
+{
+	struct job *m;
 	j->submitted_us = clock_us();
 	j->state = JOB_WAITING;
 	j->lane = lane;
+	TAILQ_FOREACH (m, &j->members, link)
+		m->submitted_us = j->submitted_us;
 	TAILQ_INSERT_TAIL(&e->lane[lane].jobs, j, link);
-	e->lane[lane].count++;
+	e->lane[lane].count += weight(j);
 	note_background_locked(e);
 }
 
-static void leave_locked(struct engine *e, struct job *j)
+void lanes_leave_locked(struct engine *e, struct job *j)
 {
-	ALWAYS(j->state == JOB_WAITING && e->lane[j->lane].count > 0);
+	ALWAYS(j->state == JOB_WAITING && e->lane[j->lane].count >= weight(j));
 	TAILQ_REMOVE(&e->lane[j->lane].jobs, j, link);
-	e->lane[j->lane].count--;
+	e->lane[j->lane].count -= weight(j);
 	note_background_locked(e);
 }
+
+/* ---- batches ------------------------------------------------------------------------- */
+
+void lanes_add_member_locked(struct job *batch, struct job *j)
+{
+	j->batch = batch;
+	TAILQ_INSERT_TAIL(&batch->members, j, link);
+	batch->size++;
+}
+
+static void remove_member(struct job *j)
+{
+	TAILQ_REMOVE(&j->batch->members, j, link);
+	j->batch->size--;
+	j->batch = NULL;
+}
+
+struct job *lanes_take_member_locked(struct job *batch)
+{
+	struct job *j = TAILQ_FIRST(&batch->members);
+	remove_member(j);
+	return j;
+}
+
+/* Of a batch that waits; its last member takes it along. */
+static void leave_batch_locked(struct engine *e, struct job *j)
+{
+	struct job *b = j->batch;
+	ALWAYS(b->state == JOB_WAITING);
+	remove_member(j);
+	e->lane[b->lane].count--;
+	if (b->size > 0)
+		return;
+	lanes_leave_locked(e, b);
+	b->state = JOB_ENDED;
+	job_unref(&b);
+}
+
+/* ---- from lane to worker ------------------------------------------------------------- */
 
 /* Takes its turn by when it came: in front of all others it would let a key that is changed and
  * asked for all the time starve them, and the lane's first would not be the next to be overdue. */
@@ -80,7 +125,7 @@ static void unpark_locked(struct engine *e, struct job *j)
 {
 	struct jobs *jobs = &e->lane[LANE_REQUESTS].jobs;
 	struct job *before = TAILQ_LAST(jobs, jobs);
-	leave_locked(e, j);
+	lanes_leave_locked(e, j);
 	j->before->next = NULL;
 	j->before = NULL;
 	j->lane = LANE_REQUESTS;
@@ -91,18 +136,22 @@ static void unpark_locked(struct engine *e, struct job *j)
 	else
 		TAILQ_INSERT_HEAD(jobs, j, link);
 	e->lane[LANE_REQUESTS].count++;
-	list_locked(e, j);
+	lanes_list_locked(e, j);
 }
 
-static bool is_full_locked(const struct engine *e)
+bool lanes_is_full_locked(const struct engine *e, unsigned others)
 {
-	return e->lane[LANE_REQUESTS].count + e->lane[LANE_PARKED].count >= e->options.queue;
+	return e->lane[LANE_REQUESTS].count + e->lane[LANE_PARKED].count + others >=
+	       e->options.queue;
 }
 
 /* A waiting job that is not to run: out of every list. The reference is the caller's. */
 static void drop_locked(struct engine *e, struct job *j, struct waiters *ret)
 {
-	leave_locked(e, j);
+	if (j->batch)
+		leave_batch_locked(e, j);
+	else
+		lanes_leave_locked(e, j);
 	if (j->before)
 		j->before->next = NULL;
 	j->before = NULL;
@@ -115,6 +164,8 @@ static void drop_locked(struct engine *e, struct job *j, struct waiters *ret)
 struct job *lanes_drop_locked(struct engine *e, enum job_lane lane, struct waiters *ret)
 {
 	struct job *j = TAILQ_FIRST(&e->lane[lane].jobs);
+	if (j && j->kind == JOB_BATCH)
+		j = TAILQ_FIRST(&j->members);
 	if (j)
 		drop_locked(e, j, ret);
 	return j;
@@ -129,29 +180,18 @@ static bool background_may_run(const struct engine *e)
 struct job *lanes_take_locked(struct engine *e)
 {
 	struct job *j = TAILQ_FIRST(&e->lane[LANE_REQUESTS].jobs);
-	struct job *b = TAILQ_FIRST(&e->lane[LANE_BACKGROUND].jobs);
+	struct job *b = TAILQ_FIRST(&e->lane[LANE_BACKGROUND].jobs), *m;
 	if (b && background_may_run(e) && (!j || b->submitted_us < j->submitted_us))
 		j = b;
 	if (!j)
 		return NULL;
-	leave_locked(e, j);
+	lanes_leave_locked(e, j);
 	j->state = JOB_RUNNING;
+	TAILQ_FOREACH (m, &j->members, link)
+		m->state = JOB_RUNNING;
 	e->busy++;
 	e->background_busy += j->lane == LANE_BACKGROUND;
 	return j;
-}
-
-void lanes_end_locked(struct engine *e, struct job *j, struct waiters *ret)
-{
-	ALWAYS(j->state == JOB_RUNNING && e->busy > 0);
-	j->state = JOB_ENDED;
-	e->busy--;
-	e->background_busy -= j->lane == LANE_BACKGROUND;
-	unlist_locked(j);
-	if (j->next)
-		unpark_locked(e, j->next);
-	TAILQ_INIT(ret);
-	TAILQ_CONCAT(ret, &j->waiters, link);
 }
 
 unsigned lanes_count(const struct waiters *waiters)
@@ -161,6 +201,26 @@ unsigned lanes_count(const struct waiters *waiters)
 	TAILQ_FOREACH (w, waiters, link)
 		n++;
 	return n;
+}
+
+bool lanes_end_locked(struct engine *e, struct job *j, struct waiters *ret)
+{
+	ALWAYS(j->state == JOB_RUNNING && e->busy > 0);
+	j->state = JOB_ENDED;
+	if (j->batch) {
+		remove_member(j); /* which goes on */
+	} else {
+		e->busy--;
+		e->background_busy -= j->lane == LANE_BACKGROUND;
+	}
+	unlist_locked(j);
+	if (j->next)
+		unpark_locked(e, j->next);
+	TAILQ_INIT(ret);
+	TAILQ_CONCAT(ret, &j->waiters, link);
+	e->outcomes[j->answer.outcome] += lanes_count(ret);
+	return !TAILQ_EMPTY(&e->lane[LANE_REQUESTS].jobs) ||
+	       !TAILQ_EMPTY(&e->lane[LANE_BACKGROUND].jobs);
 }
 
 void lanes_answer(struct job **j, struct waiters *waiters)
@@ -175,216 +235,29 @@ void lanes_answer(struct job **j, struct waiters *waiters)
 	job_unref(j);
 }
 
-/* ---- joining ------------------------------------------------------------------------- */
-
-enum joinable {
-	NOT_JOINABLE,
-	JOINABLE,
-	JOINABLE_STALE, /* only because the endpoint puts up with answers of that age */
-};
-
-/* Whether a request that comes now may be given what the job reads: when its statement is yet to be
- * sent, or nothing that it reads was changed since. */
-static enum joinable is_joinable(const struct engine *e, const struct job *j)
+void lanes_end(struct engine *e, struct job **j)
 {
-	if (j->cancelled)
-		return NOT_JOINABLE;
-	/* Acquire: the slots are there once it is not JOB_NOT_SENT. */
-	uint64_t start = atomic_load_explicit(&j->start, memory_order_acquire);
-	if (start == JOB_NOT_SENT ||
-	    generations_fresh(e->generations, j->slot, j->slots, start, clock_ms()))
-		return JOINABLE;
-	uint64_t started_ms = atomic_load_explicit(&j->started_ms, memory_order_relaxed);
-	int64_t max_stale_ms = j->endpoint->freshness.max_stale_ms;
-	bool stale = max_stale_ms > 0 && clock_ms() < started_ms + (uint64_t)max_stale_ms;
-	return stale ? JOINABLE_STALE : NOT_JOINABLE;
-}
-
-/* Somebody waits for it now: it need no longer wait for the background's quota. */
-static void promote_locked(struct engine *e, struct job *j)
-{
-	if (j->state != JOB_WAITING || j->lane != LANE_BACKGROUND || is_full_locked(e))
-		return;
-	leave_locked(e, j);
-	enter_locked(e, j, LANE_REQUESTS);
-	pthread_cond_signal(&e->work); /* a worker that had nothing to do for the quota's sake */
-}
-
-/* The fill that a request may share. `*ret_running`: one that it must wait behind instead. */
-static struct job *shared_locked(struct engine *e, const struct ask *a, struct job **ret_running,
-                                 bool *ret_stale)
-{
-	struct job *j = endpoint_is_collapsed(a->endpoint) ? find_locked(e, &a->key) : NULL;
-	enum joinable how = j ? is_joinable(e, j) : NOT_JOINABLE;
-	*ret_running = NULL;
-	*ret_stale = how == JOINABLE_STALE;
-	if (!j || how != NOT_JOINABLE)
-		return j;
-	*ret_running = j;
-	return j->next;
-}
-
-static bool join_locked(struct engine *e, const struct ask *a, struct waiter *w,
-                        struct job **ret_running)
-{
-	struct job *j = shared_locked(e, a, ret_running, &w->stale);
-	if (!j)
-		return false;
-	promote_locked(e, j);
-	w->collapsed = true;
-	TAILQ_INSERT_TAIL(&j->waiters, w, link);
-	e->collapsed++;
-	return true;
-}
-
-/* Takes the reference when it returns 1; 0: joined another. */
-static int admit_locked(struct engine *e, const struct ask *a, struct job *j, struct waiter *w)
-{
-	struct job *running;
-	if (e->stopping)
-		return -ESHUTDOWN;
-	if (join_locked(e, a, w, &running))
-		return 0;
-	if (is_full_locked(e)) {
-		e->outcomes[OUTCOME_QUEUE_FULL]++;
-		return -EAGAIN;
-	}
-	e->jobs++;
-	TAILQ_INSERT_TAIL(&j->waiters, w, link);
-	enter_locked(e, j, running ? LANE_PARKED : LANE_REQUESTS);
-	if (running) {
-		running->next = j;
-		j->before = running;
-	} else if (endpoint_is_collapsed(a->endpoint)) {
-		list_locked(e, j);
-	}
-	return 1;
-}
-
-static bool join(struct engine *e, const struct ask *a, struct waiter *w)
-{
-	struct job *running;
+	struct waiters w;
 	pthread_mutex_lock(&e->lock);
-	bool joined = !e->stopping && join_locked(e, a, w, &running);
+	bool more = lanes_end_locked(e, *j, &w);
 	pthread_mutex_unlock(&e->lock);
-	return joined;
-}
-
-static void reset_waiter(struct waiter *w)
-{
-	w->job = NULL;
-	w->left = w->collapsed = w->stale = false;
-}
-
-int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
-{
-	reset_waiter(w);
-	if (join(e, a, w))
-		return 0;
-	struct job *j = job_new_fill(a);
-	if (!j)
-		return -ENOMEM;
-	pthread_mutex_lock(&e->lock);
-	int r = admit_locked(e, a, j, w);
-	pthread_mutex_unlock(&e->lock);
-	if (r <= 0) {
-		job_unref(&j);
-		return r;
-	}
-	/* Behind the unlock, so that the worker does not wake only to wait for the lock. */
-	pthread_cond_signal(&e->work);
-	return 0;
-}
-
-static int admit_alone_locked(struct engine *e, struct job *j, struct waiter *w)
-{
-	if (e->stopping)
-		return -ESHUTDOWN;
-	if (is_full_locked(e)) {
-		e->outcomes[OUTCOME_QUEUE_FULL]++;
-		return -EAGAIN;
-	}
-	e->writes += j->kind == JOB_WRITE;
-	TAILQ_INSERT_TAIL(&j->waiters, w, link);
-	enter_locked(e, j, LANE_REQUESTS);
-	return 0;
-}
-
-/* A job that nobody can join. */
-static int submit_alone(struct engine *e, struct job *j, struct waiter *w)
-{
-	reset_waiter(w);
-	if (!j)
-		return -ENOMEM;
-	pthread_mutex_lock(&e->lock);
-	int r = admit_alone_locked(e, j, w);
-	pthread_mutex_unlock(&e->lock);
-	if (r < 0)
-		job_unref(&j);
-	else
+	if (more)
 		pthread_cond_signal(&e->work);
-	return r;
+	lanes_answer(j, &w);
 }
 
-int engine_call(struct engine *e, struct call *c, struct waiter *w)
+bool lanes_is_wanted(struct engine *e, struct job *j)
 {
-	return submit_alone(e, job_new_call(c), w);
-}
-
-int engine_write(struct engine *e, const struct ask *a, struct waiter *w)
-{
-	return submit_alone(e, job_new_write(a), w);
-}
-
-/* ---- the background ------------------------------------------------------------------ */
-
-/* Takes the reference when it returns true. */
-static bool admit_background(struct engine *e, struct job *j)
-{
-	j->background = true;
 	pthread_mutex_lock(&e->lock);
-	bool ok = !e->stopping && !background_is_full_locked(e) &&
-	          (j->kind != JOB_FILL || !find_locked(e, &j->key));
-	if (ok) {
-		enter_locked(e, j, LANE_BACKGROUND);
-		if (j->kind == JOB_FILL) {
-			list_locked(e, j);
-			e->refreshes++;
-		} else {
-			e->encodings++;
-		}
-	}
+	bool wanted = !TAILQ_EMPTY(&j->waiters);
+	j->cancelled |= !wanted;
 	pthread_mutex_unlock(&e->lock);
-	if (ok)
-		pthread_cond_signal(&e->work);
-	return ok;
-}
-
-void engine_refresh(struct engine *e, const struct ask *a)
-{
-	struct job *j = job_new_fill(a);
-	if (j && !admit_background(e, j))
-		job_unref(&j);
-}
-
-void engine_encode(struct engine *e, struct entry *entry, enum entry_coding coding)
-{
-	size_t len;
-	(void)entry_body(entry, &len);
-	/* Relaxed: a look that spares the work when the lane is full. */
-	bool full = atomic_load_explicit(&e->background_full, memory_order_relaxed);
-	if (len < ENCODE_MIN || full || !cache_claim_variant(e->cache, entry, coding))
-		return;
-	struct job *j = job_new_encode(entry, coding);
-	if (j && admit_background(e, j))
-		return;
-	job_unref(&j);
-	cache_unclaim_variant(e->cache, entry, coding);
+	return wanted;
 }
 
 /* ---- leaving ------------------------------------------------------------------------- */
 
-static struct waiter *waiter_of(struct job *j, uint64_t ticket)
+static struct waiter *waiter_of_fill(struct job *j, uint64_t ticket)
 {
 	struct waiter *w;
 	if (j->kind != JOB_FILL)
@@ -395,19 +268,30 @@ static struct waiter *waiter_of(struct job *j, uint64_t ticket)
 	return NULL;
 }
 
+/* `*ret`: the job, or the member of it that is a batch. */
+static struct waiter *waiter_of(struct job *j, uint64_t ticket, struct job **ret)
+{
+	struct waiter *w;
+	TAILQ_FOREACH (*ret, &j->members, link)
+		if ((w = waiter_of_fill(*ret, ticket)))
+			return w;
+	*ret = j;
+	return waiter_of_fill(j, ticket);
+}
+
 static struct waiter *waiter_in_lane(struct lane *lane, uint64_t ticket, struct job **ret)
 {
 	struct waiter *w;
-	TAILQ_FOREACH (*ret, &lane->jobs, link)
-		if ((w = waiter_of(*ret, ticket)))
+	struct job *j;
+	TAILQ_FOREACH (j, &lane->jobs, link)
+		if ((w = waiter_of(j, ticket, ret)))
 			return w;
 	return NULL;
 }
 
 static struct waiter *waiter_of_worker(struct worker *worker, uint64_t ticket, struct job **ret)
 {
-	*ret = worker->job;
-	return *ret ? waiter_of(*ret, ticket) : NULL;
+	return worker->job ? waiter_of(worker->job, ticket, ret) : NULL;
 }
 
 /* Tells the worker that runs the job to give it up. */
@@ -420,6 +304,25 @@ static void cancel_locked(struct engine *e, struct job *j)
 		if (w->job == j && !w->abandoned)
 			w->abandoned = write(w->abandon, &one, sizeof one) == sizeof one;
 	}
+}
+
+/* Whether the others of a batch that runs are wanted: it goes on for any of them. */
+static bool batch_is_wanted(const struct job *b)
+{
+	const struct job *m;
+	TAILQ_FOREACH (m, &b->members, link)
+		if (!TAILQ_EMPTY(&m->waiters))
+			return true;
+	return false;
+}
+
+/* The same of all of it, which nobody is to join any more. */
+static void cancel_batch_locked(struct engine *e, struct job *b)
+{
+	struct job *m;
+	TAILQ_FOREACH (m, &b->members, link)
+		m->cancelled = true;
+	cancel_locked(e, b);
 }
 
 static struct waiter *find_waiter_locked(struct engine *e, uint64_t ticket, struct job **ret)
@@ -446,11 +349,13 @@ static struct waiter *abandon_locked(struct engine *e, uint64_t ticket, struct j
 	e->outcomes[OUTCOME_ABANDONED]++;
 	if (!TAILQ_EMPTY(&j->waiters) || j->background)
 		return w;
-	if (j->state == JOB_RUNNING) {
-		cancel_locked(e, j);
-	} else {
+	if (j->state != JOB_RUNNING) {
 		drop_locked(e, j, &none);
 		*ret_unwanted = j;
+	} else if (!j->batch) {
+		cancel_locked(e, j);
+	} else if (!batch_is_wanted(j->batch)) {
+		cancel_batch_locked(e, j->batch);
 	}
 	return w;
 }

@@ -7,6 +7,7 @@
 
 #include "answer.h"
 #include "provost/conn.h"
+#include "provost/delay.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 
@@ -34,7 +35,7 @@ static enum outcome outcome_of_cancel(int abandon)
 	return poll(&p, 1, 0) > 0 ? OUTCOME_ABANDONED : OUTCOME_STOPPING;
 }
 
-static enum outcome outcome_of_run(int r, int abandon)
+enum outcome run_outcome(int r, int abandon)
 {
 	switch (r) {
 	case -ETIMEDOUT:
@@ -113,14 +114,17 @@ static int attempt(struct run *x)
 		return r;
 	if (!x->deadline_us)
 		x->deadline_us = now + x->timeout_us;
+	DELAY(DELAY_FILL_START);
 	job_note_start(x->engine, j);
+	DELAY(DELAY_FILL_SEND);
 	x->counts.statements++;
 	conn_watch(c, x->abandon);
 	r = conn_run(c, &j->endpoint->stmt, j->values, x->deadline_us, &x->collector.sink,
 	             &x->result);
+	DELAY(DELAY_FILL_RESULT);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
 	if (r < 0)
-		j->answer.outcome = outcome_of_run(r, x->abandon);
+		j->answer.outcome = run_outcome(r, x->abandon);
 	pool_release(x->engine->pool, &c);
 	return r;
 }

@@ -24,6 +24,8 @@ void run_statement(struct engine *e, struct job *j, uint64_t timeout_us, int aba
 /* pool_acquire for the job: sets its outcome and for how long it waited, and gives the time. */
 int run_borrow(struct engine *e, struct job *j, bool verify, struct conn **ret,
                uint64_t *ret_us) _must_check_;
+/* What a failure of conn_run, of a caller who watched `abandon`, is to be told as. */
+enum outcome run_outcome(int r, int abandon);
 /* Whether the statement failed only because of what ran beside it. */
 bool run_is_conflict(const struct pg_result *r);
 /* Sleeps before a retry, after `before` others: full jitter below a bound that doubles. False, at

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "listener_impl.h"
+#include "provost/delay.h"
 #include "provost/log.h"
 
 /*
@@ -151,6 +152,19 @@ static void go_live(struct listener *l)
 	syncs_set(&l->syncs, t->connections, false);
 }
 
+/* Where trust has ended meanwhile, reads were answered by the database, with changes that are yet
+ * to be told: what was stored before must not come back for the time until they are. Requests read
+ * their clocks themselves, and this thread may be held up, hence well before the end. */
+static void renew_trust(struct listener *l, uint64_t now, uint64_t end_us)
+{
+	/* Relaxed: only this thread writes it. */
+	uint64_t lent_us = atomic_load_explicit(&l->lease_us, memory_order_relaxed);
+
+	if (now + l->stream.interval_us / 2 >= lent_us)
+		generations_raise_epoch(l->generations);
+	lend(l, end_us / 1000);
+}
+
 /* Late or not: all that was committed before it was sent has been told. */
 static void beat_back(struct listener *l)
 {
@@ -162,7 +176,7 @@ static void beat_back(struct listener *l)
 	/* Too late to say anything of now. The next is due. */
 	if (now >= end_us)
 		return;
-	lend(l, end_us / 1000);
+	renew_trust(l, now, end_us);
 	go_live(l);
 }
 
@@ -228,6 +242,7 @@ static void take(struct notify_sink *sink, const char *channel, const char *payl
 	CHECK_MAGIC(l, LISTENER_MAGIC);
 	if (strcmp(channel, CHANGE_CHANNEL) != 0)
 		return;
+	DELAY(DELAY_LISTEN);
 	if (change_parse(payload, &c) < 0) {
 		take_unreadable(l);
 		return;
@@ -237,6 +252,7 @@ static void take(struct notify_sink *sink, const char *channel, const char *payl
 		take_table(l, &c);
 		break;
 	case CHANGE_SYNC:
+		DELAY(DELAY_TOKEN);
 		syncs_arrived(&l->syncs, c.token);
 		break;
 	case CHANGE_BEAT:

@@ -4,6 +4,7 @@
 
 #include "answer.h"
 #include "provost/conn.h"
+#include "provost/delay.h"
 #include "provost/listener.h"
 #include "provost/pool.h"
 #include "run.h"
@@ -61,6 +62,17 @@ static int take_row(struct row_sink *sink, struct pg_result **row)
 
 /* ---- one try ------------------------------------------------------------------------- */
 
+static struct conn_step *add_token(struct write *w, struct conn_step *s)
+{
+	if (!w->payload)
+		return s;
+	*s = (struct conn_step){.sql = "/* provost */ SELECT pg_catalog.pg_notify('" CHANGE_CHANNEL
+	                               "', $1)",
+	                        .values = &w->payload,
+	                        .texts = 1};
+	return s + 1;
+}
+
 /* The transaction. The token is a statement of its own behind all others: inside one it would
  * overtake what that statement's triggers send. COMMIT has a Sync of its own, so that it is run
  * whatever happens, and the session is left idle. */
@@ -69,15 +81,14 @@ static void plan(struct write *w)
 	const struct job *j = w->job;
 	struct conn_step *s = w->step;
 	*s++ = (struct conn_step){.sql = "/* provost */ BEGIN READ WRITE"};
+	if (BROKEN(RULE_TOKEN))
+		s = add_token(w, s);
 	w->statement = s;
 	*s++ = (struct conn_step){
 	    .stmt = &j->endpoint->stmt, .values = j->values, .sink = &w->rows.sink};
 	*s++ = (struct conn_step){.sql = "/* provost */ SET CONSTRAINTS ALL IMMEDIATE"};
-	if (w->payload)
-		*s++ = (struct conn_step){
-		    .sql = "/* provost */ SELECT pg_catalog.pg_notify('" CHANGE_CHANNEL "', $1)",
-		    .values = &w->payload,
-		    .texts = 1};
+	if (!BROKEN(RULE_TOKEN))
+		s = add_token(w, s);
 	s[-1].sync = true;
 	w->commit = s;
 	*s++ = (struct conn_step){.sql = "/* provost */ COMMIT", .sync = true};
@@ -234,12 +245,14 @@ static bool await(struct write *w)
 	struct engine *e = w->engine;
 	uint64_t begun = clock_us();
 	bool stopping = w->cut == -ECANCELED;
+	DELAY(DELAY_COMMIT);
 	bool heard =
 	    w->payload && listener_await(e->listener, &w->sync,
 	                                 stopping ? begun + CANCELS * CANCEL_US : UINT64_MAX);
 	w->payload = NULL;
 	if (!heard)
 		generations_raise_epoch(e->generations);
+	DELAY(DELAY_ANSWER);
 	w->job->answer.sync_us = (uint32_t)(clock_us() - begun);
 	return heard;
 }
@@ -289,6 +302,7 @@ static bool attempt(struct write *w)
 		w->deadline_us = now + w->timeout_us;
 	begin_try(w);
 	w->counts.statements++;
+	DELAY(DELAY_WRITE);
 	w->ended = exchange(w, c);
 	j->answer.db_us = (uint32_t)(clock_us() - now);
 	/* Others need not wait for what this one waits for. */

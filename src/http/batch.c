@@ -12,12 +12,6 @@ enum {
 	BATCH_ANSWER_MAX = 32 << 20, /* bytes of all bodies in an answer */
 };
 
-/* The body's members, declared as any endpoint's are. */
-static const char DECLARATION[] = "-- @route POST /api/batch\n"
-                                  "-- @body requests text[] required max=50\n"
-                                  "SELECT :requests";
-enum { BATCH_MAX = 50 };
-
 struct item {
 	struct waiter waiter;
 	struct batch *batch;
@@ -74,11 +68,15 @@ void batch_free(struct batch **b)
 	*b = NULL;
 }
 
+/* The members are declared as any endpoint's are. */
 struct endpoint *batch_declare(void)
 {
+	_cleanup_free_ char *text = xasprintf("-- @route POST /api/batch\n"
+	                                      "-- @body requests text[] required max=%d\n"
+	                                      "SELECT :requests",
+	                                      BATCH_MAX);
 	_cleanup_errors_ struct errors *errs = errors_new();
-	struct endpoint *e =
-	    endpoint_parse("batch", "batch", DECLARATION, strlen(DECLARATION), errs);
+	struct endpoint *e = endpoint_parse("batch", "batch", text, strlen(text), errs);
 	ALWAYS(e);
 	return e;
 }
@@ -444,5 +442,6 @@ enum MHD_Result batch_respond(struct request *q)
 		return respond_problem(q, 503, "The server is out of memory. Try again.");
 	size_t len = b->text.len + b->bytes;
 	q->batch = NULL;
-	return respond_batch(q, response_of(b, &busy), len, busy);
+	struct MHD_Response *r = response_of(b, &busy);
+	return respond_batch(q, r, len, busy);
 }

@@ -419,6 +419,8 @@ struct MHD_Response *sending_response(struct http *h, const struct body *b, bool
 unsigned status_of_answer(const struct answer *a, const char **ret_detail);
 /* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. */
 bool answer_is_database_failure(const struct answer *a);
+/* Whether something was waited for until its time was over. */
+bool answer_is_timeout(const struct answer *a);
 /* The reason phrase of RFC 9110, section 15. */
 const char *status_title(unsigned status);
 

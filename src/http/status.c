@@ -41,9 +41,10 @@ static const struct {
     [OUTCOME_DEADLINE] = {504, "The database did not answer within the time allowed."},
     [OUTCOME_TOO_LARGE] = {500, "The result is too large to be sent."},
     [OUTCOME_NO_MEMORY] = {503, "The server is out of memory. Try again."},
-    [OUTCOME_UNKNOWN] = {503, "The connection to the database was lost while the change was made: "
-                              "it may or may not have been done. Look before you repeat it."},
-    [OUTCOME_ANSWER_LOST] = {500, "The change has been made, but its answer was lost. "
+    [OUTCOME_UNKNOWN] = {503, "The connection to the database was lost while the change was being "
+                              "made, so its outcome is unknown: it may or may not have been done. "
+                              "Look before you repeat it."},
+    [OUTCOME_ANSWER_LOST] = {500, "The change was committed, but its answer was lost. "
                                   "Do not repeat it."},
     [OUTCOME_ABANDONED] = {503, "The caller has left."},
     [OUTCOME_STOPPING] = {503, "The server is stopping. Try again."},
@@ -66,6 +67,12 @@ bool answer_is_database_failure(const struct answer *a)
 	default:
 		return false;
 	}
+}
+
+bool answer_is_timeout(const struct answer *a)
+{
+	return a->outcome == OUTCOME_DEADLINE || a->outcome == OUTCOME_POOL_TIMEOUT ||
+	       a->outcome == OUTCOME_QUEUE_TIMEOUT;
 }
 
 /* provost.fail(status, message) raises PTnnn. 0 for anything else. */

@@ -298,8 +298,8 @@ static int check_owners(const struct tellings *l, struct errors *errs)
 /* Who holds what we waited for. */
 static const char HOLDERS[] =
     /* clang-format off */
-    "/* provost */ SELECT format('%s is held by process %s (%s, %s) for %s s so far',"
-    "  l.relation::regclass, l.pid, coalesce(nullif(s.application_name, ''), 'unnamed'), s.usename,"
+    "/* provost */ SELECT format('process %s (%s, %s) holds it, for %s s so far',"
+    "  l.pid, coalesce(nullif(s.application_name, ''), 'unnamed'), s.usename,"
     "  extract(epoch FROM clock_timestamp() - s.xact_start)::int)"
     " FROM pg_locks l JOIN pg_stat_activity s USING (pid)"
     " WHERE l.relation = to_regclass($1) AND l.granted AND l.database ="
@@ -357,7 +357,7 @@ static int install_one(struct admin *a, const struct telling *t, bool *ret_chang
 /* Functions that no trigger calls any more: of tables that were dropped or renamed. */
 static const char SWEEP[] =
     /* clang-format off */
-    "DO $$ DECLARE f record; BEGIN"
+    "/* provost */ DO $$ DECLARE f record; BEGIN"
     " FOR f IN SELECT p.oid::regprocedure AS name FROM pg_proc p"
     "  WHERE p.pronamespace = 'provost'::regnamespace AND p.proname ~ '^changed_[0-9a-f]{16}$'"
     "  AND p.pronargs = 0 AND pg_has_role(p.proowner, 'USAGE')"
@@ -389,13 +389,16 @@ static int try(struct admin *a, const struct needs *n, struct outcome *o, size_t
 	if (r == 0)
 		r = check_owners(l, errs);
 	o->changed = xcalloc(l->n + 1, sizeof *o->changed);
+	bool any = false;
 	for (size_t i = 0; r == 0 && i < l->n; i++) {
 		*ret_at = i;
 		r = install_one(a, &l->telling[i], &o->changed[i], errs);
+		any |= o->changed[i];
 	}
 	if (r == 0)
 		r = admin_run(a, what, SWEEP, errs);
-	if (r == 0)
+	/* Where all is as it was nothing was missed. */
+	if (r == 0 && any)
 		r = admin_run(a, what, EPOCH, errs);
 	if (r == 0)
 		r = admin_run(a, what, "COMMIT", errs);
@@ -517,7 +520,7 @@ static int try_remove(struct admin *a, const char *tables, PGresult **ret, int *
 	}
 	if (r == 0)
 		r = admin_run(a, what, SWEEP, errs);
-	if (r == 0)
+	if (r == 0 && PQntuples(*ret) > 0)
 		r = admin_run(a, what, EPOCH, errs);
 	if (r == 0)
 		r = admin_run(a, what, "COMMIT", errs);

@@ -19,8 +19,8 @@ int triggers_name(struct admin *a, const struct strlist *names, struct needs *n,
                   struct errors *errs) _must_check_;
 
 /* Installs what is missing or other than it should be, says of each table on `to` what was done,
- * and has all servers throw away what they have stored. Tables that cannot have triggers are said
- * on `notes`. -EINVAL with errors, and nothing changed. */
+ * and if anything was has all servers throw away what they have stored. Tables that cannot have
+ * triggers are said on `notes`. -EINVAL with errors, and nothing changed. */
 int triggers_install(struct admin *a, const struct needs *n, FILE *to, FILE *notes,
                      struct errors *errs) _must_check_;
 /* Prints what installing on a database without triggers would do. */

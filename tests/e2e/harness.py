@@ -17,7 +17,7 @@ Cluster   one private PostgreSQL for the whole session
     sigstop(), sigcont()            freezes the postmaster and every process of it
     kill_backends(db), crash()      ends connections cleanly / SIGKILLs a backend (recovery follows)
     backends(db)                    rows of pg_stat_activity: pid, state, query, application_name; without the
-                                    server's listener
+                                    server's listener, and its connection that looks at triggers
 Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
            env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False, triggers=True)
@@ -35,7 +35,7 @@ Server    one process of $PROVOST_BINARY (build/provost), a context manager
 Response  status, reason, headers [(name, value)], header(name), body (bytes), json(), version
 Connection  send(bytes), response(head=False) -> Response, closed(seconds) -> the peer has closed
 statements(dsn, own=False) -> {query: calls} of pg_stat_statements, without BEGIN, COMMIT, SET and, unless
-    own, without what begins with /* provost */; never the server's look at triggers, which may come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
+    own, without what begins with /* provost */; never the server's look at triggers, nor the listener's, which may come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
 wait_until(fn, seconds=5) -> fn()'s first true value; never sleep for a fixed time instead
 free_port() -> a port nobody listens on
 Mark a test that exercises several threads at once with @pytest.mark.threads: it runs under
@@ -91,6 +91,8 @@ def free_port():
 
 # ---- PostgreSQL ----------------------------------------------------------------------------------
 
+# In the statement with which the server looks at triggers, every few seconds, on a connection of its own.
+COVERAGE = "-- Whether changes of tables are told:"
 # Durability is not under test, and tests do not wait for disks.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off",
                  "shared_buffers": "64MB", "max_connections": "60"}
@@ -155,7 +157,7 @@ class Cluster:
 
     def backends(self, db):
         rows = self.sql("postgres", "SELECT pid, state, query, application_name FROM pg_stat_activity"
-                                    " WHERE datname = %s AND pid <> pg_backend_pid()"
+                                    f" WHERE datname = %s AND pid <> pg_backend_pid() AND query NOT LIKE '%%{COVERAGE}%%'"
                                     " AND application_name NOT LIKE '%%listener'", db)
         return [dict(zip(("pid", "state", "query", "application_name"), row)) for row in rows]
 
@@ -200,12 +202,13 @@ class Cluster:
         wait_until(ready, seconds, "PostgreSQL accepts connections")
 
 
-STATEMENTS = """
+STATEMENTS = f"""
 SELECT query, sum(calls)::int FROM pg_stat_statements
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query !~* '^\\s*(begin|commit|rollback|set|reset|show|discard|deallocate|listen)\\M'
   AND query NOT LIKE '%%pg_stat_statements%%'
-  AND query NOT LIKE '%%-- Whether changes of tables are told:%%'
+  AND query NOT LIKE '%%{COVERAGE}%%'
+  AND query !~ '^/\\* provost \\*/ (LISTEN|SELECT pg_catalog.(pg_notify|set_config)\\()'
   AND (%s OR query NOT LIKE '/* provost */%%')
 GROUP BY query"""
 

@@ -1,5 +1,6 @@
 """Every path by every caller, with the status that each deserves. The callers are in callers.py."""
 import random
+import re
 from urllib.parse import urlencode
 
 import pytest
@@ -17,6 +18,12 @@ OWN = {
     "own/both.sql": "-- @route GET /api/both/:n\n-- @role Student,ADMIN\n-- @path n integer\nSELECT json_build_object('n', :n)",
     "own/me.sql": "-- @route GET /api/me\n-- @role student,admin\n"
                   "SELECT json_build_object('sub', :auth_sub, 'role', :auth_role, 'claims', :auth_claims::json)",
+}
+OWN_WRITES = {
+    "own/post.sql": "-- @route POST /api/student\n-- @role student\n-- @body n integer\nSELECT json_build_object('n', :n)",
+    "own/put.sql": "-- @route PUT /api/both/:n\n-- @role Student,ADMIN\n-- @path n integer\n-- @returns none\nSELECT :n",
+    "own/delete.sql": "-- @route DELETE /api/only\n-- @returns none\nSELECT 1 AS x",
+    "own/open.sql": "-- @route POST /api/public\n-- @role public\n-- @body n integer\nSELECT json_build_object('n', :n)",
 }
 ORIGIN = "https://admin.example.org"
 
@@ -38,6 +45,30 @@ DEMO = {
     "tags/list": "/api/admin/tags",
     "users/get": "/api/admin/users/{user}",
     "users/list": "/api/admin/users",
+}
+
+# Its writes, none of which does anything: what is wrong, or not there, is told to those alone who may write.
+NOTHING = {"nothing at all": 1}
+DEMO_WRITES = {
+    "categories/create": ("POST", "/api/admin/categories", NOTHING, 422),
+    "categories/delete": ("DELETE", "/api/admin/categories/none", None, 404),
+    "categories/replace": ("PUT", "/api/admin/categories/none", NOTHING, 422),
+    "courses/create": ("POST", "/api/admin/courses", NOTHING, 422),
+    "courses/delete": ("DELETE", "/api/admin/courses/none", None, 404),
+    "courses/enrollment-update": ("PATCH", "/api/admin/courses/none/enrollments", NOTHING, 422),
+    "courses/replace": ("PUT", "/api/admin/courses/none", NOTHING, 422),
+    "courses/update": ("PATCH", "/api/admin/courses/none", NOTHING, 422),
+    "courses/weekly-prices": ("POST", "/api/admin/courses/none/weekly-prices", NOTHING, 422),
+    "institutions/create": ("POST", "/api/admin/institutions", NOTHING, 422),
+    "institutions/delete": ("DELETE", "/api/admin/institutions/none", None, 404),
+    "institutions/update": ("PATCH", "/api/admin/institutions/none", NOTHING, 422),
+    "payments/approve": ("POST", "/api/admin/payments/approve/none", None, 404),
+    "payments/disapprove": ("POST", "/api/admin/payments/disapprove/none", NOTHING, 422),
+    "tags/create": ("POST", "/api/admin/tags", NOTHING, 422),
+    "tags/delete": ("DELETE", "/api/admin/tags/none", None, 404),
+    "tags/replace": ("PUT", "/api/admin/tags/none", NOTHING, 422),
+    "users/status": ("PATCH", "/api/admin/users/none/status", NOTHING, 422),
+    "users/update": ("PATCH", "/api/admin/users/none", NOTHING, 422),
 }
 
 PUBLIC, FOR_ADMIN, FOR_STUDENT, FOR_BOTH = object(), object(), object(), object()
@@ -66,10 +97,17 @@ class Door:
         return f"{self.method} {self.path}"
 
 
-def endpoint_doors(path, whom):
+# Methods by which a path of the demo, without its parameters, can be written to.
+WRITTEN = {}
+for _method, _path, _, _ in DEMO_WRITES.values():
+    WRITTEN.setdefault(re.sub("/none", "/{}", _path), set()).add(_method)
+
+
+def endpoint_doors(path, whom, written=()):
     """404 and 405 are for whoever is known; what asks for the path as such needs its role."""
     found = [Door("GET", path, whom), Door("HEAD", path, whom)]
-    found += [Door(method, path, FOR_ADMIN, 405, unknown_first=True) for method in ("POST", "PUT", "PATCH", "DELETE")]
+    found += [Door(method, path, FOR_ADMIN, 405, unknown_first=True) for method in ("POST", "PUT", "PATCH", "DELETE")
+              if method not in written]
     return found + [Door("OPTIONS", path, whom, 204), Door("BREW", path, whom, 405)]
 
 
@@ -90,6 +128,26 @@ def builtin_doors():
     return found
 
 
+def write_doors():
+    """Who may not write is told so before anything of what was sent is looked at."""
+    found = [Door(method, path, FOR_ADMIN, status, body, write=True) for method, path, body, status in DEMO_WRITES.values()]
+    only = "/api/only"
+    return found + [
+        Door("POST", "/api/student", FOR_STUDENT, 201, {"n": 1}, write=True), Door("POST", "/api/student", FOR_STUDENT, 422, NOTHING, write=True),
+        Door("PUT", "/api/both/1", FOR_BOTH, 204, write=True), Door("PUT", "/api/both/x", FOR_BOTH, 400, write=True),
+        Door("DELETE", only, FOR_ADMIN, 204, write=True), Door("POST", "/api/public", PUBLIC, 201, {"n": 1}),
+        Door("POST", "/api/public", PUBLIC, 422, NOTHING),
+        *(Door(method, only, FOR_ADMIN, 405, unknown_first=True) for method in ("GET", "HEAD", "POST", "BREW")),
+        Door("OPTIONS", only, FOR_ADMIN, 204, unknown_first=True)]
+
+
+def batch_doors():
+    """For whoever is known; what it asks for is the items' own matter. A read, so a cookie will do."""
+    batch, body = "/api/batch", {"requests": ["/api/public"]}
+    found = [Door("POST", batch, FOR_ADMIN, 200, body, unknown_first=True), Door("POST", batch, FOR_ADMIN, 422, NOTHING, unknown_first=True)]
+    return found + [Door(method, batch, FOR_ADMIN, 405, unknown_first=True) for method in ("GET", "PUT", "BREW")]
+
+
 def unknown_doors():
     paths = ("/nothing", "/api", "/api/admin", "/api/admin/nothing", "/api/admin/stats/", "/api/admin/courses/x/y/z", "/livez/",
              "//", "/api/admin/cache/", "/api/admin/revocations/x", "/API/admin/stats", "/api/admin/%73tats%2F")
@@ -105,12 +163,14 @@ class World:
         self.callers = c.callers(issuer, keys)
         self.caller = {caller.name: caller for caller in self.callers}
         ids = {table: cluster.sql(db, f'SELECT min(id) FROM "{table}"')[0][0] for table in ("course", "institution", "user")}
-        self.doors = [door for path in DEMO.values() for door in endpoint_doors(path.format(**ids), FOR_ADMIN)]
-        self.doors += endpoint_doors("/api/student", FOR_STUDENT) + endpoint_doors("/api/both/1", FOR_BOTH)
+        self.doors = [door for path in DEMO.values() for door in
+                      endpoint_doors(path.format(**ids), FOR_ADMIN, WRITTEN.get(re.sub(r"{\w+}", "{}", path), ()))]
+        self.doors += endpoint_doors("/api/student", FOR_STUDENT, ["POST"]) + endpoint_doors("/api/both/1", FOR_BOTH, ["PUT"])
+        self.doors += write_doors() + batch_doors()
         self.doors += endpoint_doors("/api/me", FOR_BOTH)
         for path in ("/api/public", "/api/greeting"):
             self.doors += [door if door.unknown_first else Door(door.method, path, PUBLIC, door.status)
-                           for door in endpoint_doors(path, PUBLIC)]
+                           for door in endpoint_doors(path, PUBLIC, ["POST"] if path == "/api/public" else ())]
         self.doors += builtin_doors() + unknown_doors()
 
 
@@ -119,7 +179,7 @@ def world(cluster, database):
     issuer = c.Issuer(SCRATCH / "auth-issuer")
     server = Server(cluster, database, token=True, config={"auth": issuer.config(), "log": {"level": "debug"},
                                                            "http": {"origins": ORIGIN}})
-    for path, text in OWN.items():
+    for path, text in (OWN | OWN_WRITES).items():
         server.write_endpoint(path, text)
     c.prepare(cluster, database, server)
     keys = c.make_keys(cluster, database)
@@ -152,7 +212,7 @@ def check(answer, door, caller):
     else:
         assert challenge.startswith('Bearer realm="provost", error="invalid_token", error_description="'), answer
     if answer.status >= 400 and door.method != "HEAD":
-        problem(answer, answer.status)
+        problem(answer, answer.status, ["errors"] if answer.status in (400, 422) and "errors" in answer.json() else ())
     assert answer.header("Set-Cookie") is None
 
 
@@ -178,9 +238,10 @@ def test_one_connection_for_all_callers(world, seed):
 
 def test_the_table_has_the_whole_demo(world):
     files = sorted(str(f.relative_to(REPO / "config/endpoints").with_suffix("")) for f in (REPO / "config/endpoints").rglob("*.sql"))
-    assert files == sorted(DEMO)
+    assert files == sorted([*DEMO, *DEMO_WRITES])
     listed = world.server.get("/", c.admin_headers(world.issuer)).json()["endpoints"]
-    assert {e["name"] for e in listed} == set(DEMO) | {"own/public", "own/greeting", "own/both", "own/me"}
+    assert {e["name"] for e in listed} == {
+        *DEMO, *DEMO_WRITES, "own/public", "own/greeting", "own/both", "own/me", "own/put", "own/delete", "own/open"}
 
 
 def test_unknown_and_known_paths_cannot_be_told_apart(world):
@@ -219,11 +280,11 @@ def test_who_is_not_known_is_nobody_to_a_public_endpoint(world):
 def test_the_index_lists_what_one_may_call(world):
     def listed(name):
         return {e["name"] for e in world.server.get("/", world.caller[name].headers).json()["endpoints"]}
-    public = {"own/public", "own/greeting"}
+    public = {"own/public", "own/greeting", "own/open"}
     assert listed("nothing") == public
     assert listed("a JWT: expired") == public
     assert listed("a cookie without a role") == public
-    assert listed("HS256, student") == public | {"own/student", "own/both", "own/me"}
+    assert listed("HS256, student") == public | {"own/student", "own/both", "own/me", "own/post", "own/put"}
 
 
 def test_repeated_fields_are_refused(world):

@@ -53,7 +53,9 @@ def test_good_endpoints(cluster, db):
 
 
 def test_the_shipped_endpoints_are_good(cluster, database):
-    done = run(Server(cluster, database))
+    server = Server(cluster, database)
+    server.install_triggers()
+    done = run(server)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert re.search(r"; \d\d endpoints checked", done.stdout)
 

@@ -427,7 +427,8 @@ def test_max_body(server):
     body = b'{"reason":"' + b"x" * (MAX_BODY - around) + b'"}'
     assert len(body) == MAX_BODY
     assert server.request("POST", "/api/required", {"Content-Type": "application/json"}, body).json()["length"] == MAX_BODY - around
-    problem(server.request("POST", "/api/required", {"Content-Type": "application/json"}, body + b" "), 413)
+    announced = b"POST /api/required HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1)
+    problem(server.raw(announced)[0], 413)
     chunks = b"".join(b"10000\r\n" + b" " * 65536 + b"\r\n" for _ in range(17))
     head = b"POST /api/required HTTP/1.1\r\n" + HOST + JSON + b"Transfer-Encoding: chunked\r\n\r\n"
     problem(server.raw(head + chunks + b"0\r\n\r\n")[0], 413)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from harness import BINARY, Server, patience
+from harness import BINARY, Server, patience, wait_until
 
 SUBJECT = "user-of-the-tests"
 
@@ -51,6 +51,8 @@ def server(cluster, database):
     cluster.sql(database, "DROP OWNED BY provost_app")
     cluster.sql(database, provost("grants", "print", "--config", server.ini, "--role", "provost_app").replace("%", "%%"))
     server.key = provost("key", "new", "--subject", SUBJECT, "--roles", "admin").split()[-1]
+    server.enrolment = cluster.sql(database, """SELECT id, "courseId" FROM student_course_enrollments WHERE status = 'ENROLLED'
+                                                ORDER BY "createdAt" DESC LIMIT 1""")[0]
     with server:
         yield server
 
@@ -476,7 +478,6 @@ def test_an_approved_payment(api, sql, payment, recorded, status):
     of = sql("SELECT i.id FROM course c JOIN institution i ON i.id = c.\"institutionId\" ORDER BY c.id LIMIT 1")[0][0]
     sql('UPDATE institution SET "commissionRate" = 12.5 WHERE id = %s', of)
     made, enrolment, booking = payment(status, of)
-    waiting = api.get("/payments/pending-count")["count"]
     answer = api.done("POST", f"/payments/approve/{made}")
     assert answer["success"] is True
     paid = answer["payment"]
@@ -486,7 +487,7 @@ def test_an_approved_payment(api, sql, payment, recorded, status):
     assert sql('SELECT "paidAt" = "updatedAt" AND now() - "paidAt" < interval \'1 minute\' FROM payments WHERE id = %s', made) == [(True,)]
     assert sql('SELECT "paymentDate" IS NOT NULL, version FROM student_course_enrollments WHERE id = %s', enrolment) == [(True, 2)]
     assert sql("SELECT status FROM booking WHERE id = %s", booking) == [("COMPLETED",)]
-    assert api.get("/payments/pending-count")["count"] == waiting - 1
+    assert api.get("/payments/pending-count")["count"] == sql("SELECT count(*) FROM payments WHERE status = ANY (%s)", list(OPEN))[0][0]
     [(resource, action, details)] = recorded(made)
     assert (resource, action, details["commissionAmount"], details["bookingId"]) == ("payment", "APPROVE", 41.67, booking)
 
@@ -560,6 +561,48 @@ def test_without_its_record_nothing_is_changed(api, sql, course, payment, some, 
                 api.refused(method, path, body, 422)
     finally:
         sql("DROP TRIGGER refuse ON audit_logs; DROP FUNCTION refuse()")
+
+
+# ---- what was stored -----------------------------------------------------------------------------
+
+def test_what_was_stored_is_not_answered_after_a_write(api, course, some, payment):
+    """Each write, with the reads that show what it changes: they were hits, and are then what a new read says."""
+    made, waiting, refused = course(tags=[{"id": some["tags"][0]}]), payment()[0], payment()[0]
+    category, tag = api.done("POST", "/categories", {"name": "Stored"}, 201), api.done("POST", "/tags", {"name": "Stored"}, 201)
+    institution = api.done("POST", "/institutions", {**INSTITUTION, "name": "Stored"}, 201)
+    user = api.get("/users?limit=1")["users"][0]["id"]
+    enrolment, of = api.server.enrolment
+    detail, courses = f"/courses/{made['id']}", "/courses?limit=5"
+    body = {"title": "Stored", "categoryId": some["category"], "base_price": 1}
+    writes = [
+        ("POST", "/courses", body, 201, [courses, "/stats", "/courses?search=stored"]),
+        ("PUT", detail, {"title": "Stored anew", "categoryId": category["id"], "tags": [{"id": tag["id"]}]}, 200, [detail, courses, "/tags"]),
+        ("PATCH", detail, {"institutionId": institution["id"], "status": "PUBLISHED"}, 200,
+         [detail, "/stats", f"/institutions/{institution['id']}", f"/institutions/{institution['id']}/courses", "/institutions"]),
+        ("POST", detail + "/weekly-prices", {"prices": [{"weekNumber": 1, "year": 2026, "price": 1}]}, 200, [detail, courses]),
+        ("PATCH", f"/courses/{of}/enrollments", {"enrollmentId": enrolment, "status": "CANCELLED"}, 200, [f"/courses/{of}/enrollments", "/stats"]),
+        ("PATCH", f"/institutions/{institution['id']}", {"name": "Stored elsewhere"}, 200, [detail, f"/institutions/{institution['id']}"]),
+        ("PATCH", f"/users/{user}", {"name": "Stored"}, 200, ["/users?limit=1", f"/users/{user}"]),
+        ("PATCH", f"/users/{user}/status", {"status": "SUSPENDED"}, 200, ["/users?limit=1", f"/users/{user}", "/stats"]),
+        ("PUT", f"/categories/{category['id']}", {"name": "Stored anew"}, 200, ["/categories", detail]),
+        ("PUT", f"/tags/{tag['id']}", {"name": "Stored anew"}, 200, ["/tags", "/tags?include=hierarchy", detail]),
+        ("POST", f"/payments/approve/{waiting}", None, 200, ["/payments", "/payments/pending-count", "/stats"]),
+        ("POST", f"/payments/disapprove/{refused}", {"reason": "x"}, 200, ["/payments", "/payments/pending-count"]),
+        ("DELETE", f"/tags/{tag['id']}", None, 204, ["/tags", detail, courses]),
+        ("DELETE", f"/institutions/{institution['id']}", None, 200, ["/institutions", detail]),
+        ("DELETE", detail, None, 200, [courses, "/stats"]),
+        ("DELETE", f"/categories/{category['id']}", None, 204, ["/categories"]),
+    ]
+    for method, path, sent, status, reads in writes:
+        stored = {}
+        for read in reads:
+            wait_until(lambda read=read: "; hit" in api("GET", read).header("Cache-Status"), 5, f"{read} is stored")
+            stored[read] = api.get(read)
+        api.done(method, path, sent, status)
+        for read in reads:
+            answer = api("GET", read)
+            assert "; hit" not in answer.header("Cache-Status"), (method, path, read)
+            assert answer.json() != stored[read], (method, path, read)
 
 
 # ---- at once -------------------------------------------------------------------------------------

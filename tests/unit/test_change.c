@@ -126,6 +126,7 @@ static const char *const garbage[] = {
     "{\"table\":\"t\",\"op\":\"INSERT\"}}",
     "{\"table\":\"t\",\"op\":\"INSERT\",}",
     "{\"table\":\"t\xff\",\"op\":\"INSERT\"}",
+    "{\"table\":\"t\",\"op\":\"INSERT\",\"values\":{\"a\xff\":[\"x\"]}}",
     "{\"table\":\"t\",\"op\":\"INSERT\",\"values\":null}",
     "{\"table\":\"t\",\"op\":\"INSERT\",\"values\":[]}",
     "{\"table\":\"t\",\"op\":\"INSERT\",\"values\":{\"a\":\"x\"}}",

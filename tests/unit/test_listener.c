@@ -493,10 +493,11 @@ START_TEST(a_backend_that_hangs_is_noticed_and_heals_without_a_gap)
 	await_live();
 	WAIT_UNTIL(!listener_down_us(listener));
 	ck_assert(is_raised(&w));
-	ck_assert(generations_fresh(g, NULL, 0, start_, clock_ms()) || generations_now(g) > start_);
+	/* Reads had changes from the database that were yet to be told: nothing from before comes
+	 * back. */
 	struct watched epoch = watch("anything");
 	epoch.start = start_;
-	ck_assert_msg(!is_raised(&epoch), "the epoch was raised");
+	ck_assert(is_raised(&epoch));
 	ck_assert_uint_eq(atomic_load(&gaps), 0);
 	ck_assert_uint_eq(stats().gaps, 0);
 	ck_assert_uint_eq(backend(), pid);

@@ -8,6 +8,8 @@ enum { SECOND_US = 1000000 };
 
 static struct relay *relay;
 static struct conn *conn;
+static struct stmt made[64];
+static size_t statements;
 
 /* ---- helpers ------------------------------------------------------------------------- */
 
@@ -34,14 +36,17 @@ static void setup(void)
 static void teardown(void)
 {
 	conn_free(&conn);
+	while (statements > 0)
+		stmt_done(&made[--statements]);
 	relay_stop(&relay);
 	pg_close();
 }
 
-/* A statement, of which a test has as many as it likes; freed with the process. */
+/* A statement, which lives as long as the test. */
 static const struct stmt *statement(const char *text, size_t binds)
 {
-	struct stmt *s = xcalloc(1, sizeof *s);
+	ck_assert_uint_lt(statements, ELEMENTSOF(made));
+	struct stmt *s = &made[statements++];
 	*s = (struct stmt){.sql = xstrdup(text), .sql_len = strlen(text), .binds = binds};
 	s->oid = xcalloc(binds + 1, sizeof *s->oid);
 	for (size_t i = 0; i < binds; i++)

@@ -14,7 +14,8 @@ WITH changed AS (
     WHERE id = :enrollmentId AND "courseId" = :id RETURNING *
 ), audit AS (
     INSERT INTO audit_logs ("userId", action, resource, "resourceId", details, severity, category)
-    SELECT :auth_sub, 'UPDATE', 'enrollment', id, (:body - 'enrollmentId') || jsonb_build_object('courseId', "courseId"), 'INFO', 'ADMIN' FROM changed
+    SELECT :auth_sub, 'UPDATE', 'enrollment', id, (:body - 'enrollmentId') || jsonb_build_object('courseId', "courseId"),
+           'INFO', 'ADMIN' FROM changed
 )
 SELECT row_to_json(enrollment) FROM (
     SELECT e.*,

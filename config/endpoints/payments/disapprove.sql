@@ -7,7 +7,8 @@
 WITH failed AS (
     UPDATE payments SET
         status = 'FAILED',
-        metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END || jsonb_strip_nulls(jsonb_build_object('reason', :reason)),
+        metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END
+            || jsonb_strip_nulls(jsonb_build_object('reason', :reason)),
         "updatedAt" = now()
     WHERE id = :paymentId AND status IN ('PENDING', 'PROCESSING', 'INITIATED') RETURNING *
 ), audit AS (
