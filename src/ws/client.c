@@ -555,7 +555,7 @@ static void welcome(struct hub *h, struct client *c, struct identity *i)
 
 void client_adopt(struct hub *h, const struct hub_socket *s)
 {
-	static const int one = 1;
+	static const int one = 1, unsent = UNSENT_MAX;
 	struct client *c = client_new(h, s);
 	if (!c) {
 		struct identity *i = s->identity;
@@ -568,6 +568,8 @@ void client_adopt(struct hub *h, const struct hub_socket *s)
 		return;
 	}
 	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	/* Else the kernel would queue megabytes for who does not read, before we hear of it. */
+	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
 	TAILQ_INSERT_TAIL(&h->clients, c, link);
 	COUNT(h, clients, 1);
 	COUNT(h, adopted, 1);

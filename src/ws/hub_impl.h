@@ -29,6 +29,7 @@ enum {
 	READ_MAX = 4 << 10,       /* bytes that a client gets read in its turn */
 	READ_ECHO_MAX = 64 << 10, /* of one that is echoed: the buffer */
 	EVENTS_PER_TURN = 256,
+	UNSENT_MAX = 128 << 10,  /* bytes that the kernel may hold unsent for one client */
 	IOV_MAX_USED = 64,       /* messages in one send */
 	BACKLOG_MESSAGES = 8192, /* that wait for one client */
 	REPLIES_MAX = 1024,      /* that wait for one client: more is a flood */
