@@ -111,7 +111,7 @@ class Checker:
             self.process.stdin.close()
 
 
-LISTENER = "query ~ '^/\\* provost \\*/ (LISTEN|SELECT pg_catalog.pg_notify)'"
+LISTENER = "application_name LIKE '%listener'"
 
 
 class Faults:
