@@ -1,9 +1,11 @@
 #include "changes.h"
 
+#include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
 #include "provost/config.h"
+#include "provost/hub.h"
 #include "provost/log.h"
 
 /* ---- the listener's thread ----------------------------------------------------------- */
@@ -28,6 +30,38 @@ static void note_triggers(void *arg)
 	note(arg, NEWS_TRIGGERS);
 }
 
+/* The values of the primary key, old and new; NULL: they are not known, or the key has several
+ * columns. */
+static const struct change_column *keys_of(const struct change *c)
+{
+	for (size_t i = 0; c->known && c->key && i < c->columns; i++)
+		if (!strcmp(c->column[i].name, c->key))
+			return &c->column[i];
+	return NULL;
+}
+
+static void tell_change(void *arg, const struct change *change)
+{
+	struct changes *c = arg;
+	const struct change_column *keys = keys_of(change);
+	struct hub_change told = {.table = change->table, .op = change->op, .known = keys != NULL};
+
+	if (keys) {
+		told.key = (const char *const *)keys->value;
+		told.keys = keys->values;
+	}
+	if (c->hub)
+		hub_publish_change(c->hub, &told);
+}
+
+static void tell_gap(void *arg)
+{
+	struct changes *c = arg;
+
+	if (c->hub)
+		hub_resync(c->hub);
+}
+
 /* ---- main ---------------------------------------------------------------------------- */
 
 /* Borrows from the configuration. */
@@ -43,8 +77,11 @@ static struct listener_options options_of(const struct config *config)
 void changes_init(struct changes *c, const struct config *config, struct generations *g,
                   struct snapshot *catalog)
 {
-	const struct listener_sink sink = {
-	    .identities = note_identities, .triggers = note_triggers, .arg = c};
+	const struct listener_sink sink = {.change = tell_change,
+	                                   .gap = tell_gap,
+	                                   .identities = note_identities,
+	                                   .triggers = note_triggers,
+	                                   .arg = c};
 	const struct listener_options o = options_of(config);
 
 	*c = (struct changes){.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
@@ -56,6 +93,11 @@ void changes_done(struct changes *c)
 {
 	listener_free(&c->listener);
 	close(c->wake);
+}
+
+void changes_tell(struct changes *c, struct hub *h)
+{
+	c->hub = h;
 }
 
 void changes_warn(const struct config *config)

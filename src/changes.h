@@ -12,6 +12,7 @@
 #include "provost/listener.h"
 
 struct config;
+struct hub;
 
 /* What there may be news of. */
 enum news {
@@ -21,6 +22,7 @@ enum news {
 
 struct changes {
 	struct listener *listener;
+	struct hub *hub;  /* which tells those who watch a table, once it is there */
 	int wake;         /* eventfd: readable while there is news */
 	atomic_uint news; /* bits of enum news */
 };
@@ -29,6 +31,9 @@ struct changes {
 void changes_init(struct changes *c, const struct config *config, struct generations *g,
                   struct snapshot *catalog);
 void changes_done(struct changes *c);
+
+/* Tells the hub as well, from before the listener starts. */
+void changes_tell(struct changes *c, struct hub *h);
 
 /* Says in the log what stands in the way of hearing changes. */
 void changes_warn(const struct config *config);

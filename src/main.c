@@ -56,6 +56,8 @@ static void usage(FILE *to)
 	      "options:\n"
 	      "  --config FILE         the configuration (default: config/provost.ini);\n"
 	      "                        endpoints are read from `endpoints/` beside it\n"
+	      "  --test-echo           serve: WebSockets at /echo get every message back, so that\n"
+	      "                        a conformance client can be pointed at it\n"
 	      "  --pidfile FILE        where serve writes its pid and reload reads it\n"
 	      "  --database URL        the database, for schema, triggers, key and grants. Every\n"
 	      "                        user of the machine can see the arguments of a process:\n"
@@ -118,7 +120,8 @@ static int command_serve(const struct command_line *l)
 		return 1;
 	}
 	callers_warn(notes);
-	return serve(config, catalog, auth, l->pidfile);
+	return serve(config, catalog, auth,
+	             &(struct serve_options){.pidfile = l->pidfile, .test_echo = l->test_echo});
 }
 
 /* All that is wrong with who may call. Without the schema the server works, for others than keys.
@@ -259,12 +262,19 @@ static const struct {
 };
 
 static const struct option OPTIONS[] = {
-    {"config", required_argument, NULL, 'c'},   {"pidfile", required_argument, NULL, 'p'},
-    {"database", required_argument, NULL, 'd'}, {"subject", required_argument, NULL, 's'},
-    {"roles", required_argument, NULL, 'R'},    {"expires", required_argument, NULL, 'e'},
-    {"note", required_argument, NULL, 'n'},     {"role", required_argument, NULL, 'r'},
-    {"help", no_argument, NULL, 'h'},           {"help-config", optional_argument, NULL, 'H'},
-    {"version", no_argument, NULL, 'v'},        {NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'},
+    {"pidfile", required_argument, NULL, 'p'},
+    {"database", required_argument, NULL, 'd'},
+    {"subject", required_argument, NULL, 's'},
+    {"roles", required_argument, NULL, 'R'},
+    {"expires", required_argument, NULL, 'e'},
+    {"note", required_argument, NULL, 'n'},
+    {"role", required_argument, NULL, 'r'},
+    {"help", no_argument, NULL, 'h'},
+    {"help-config", optional_argument, NULL, 'H'},
+    {"version", no_argument, NULL, 'v'},
+    {"test-echo", no_argument, NULL, 'E'},
+    {NULL, 0, NULL, 0},
 };
 
 /* An option with a value. */
@@ -371,6 +381,9 @@ int main(int argc, char **argv)
 			return help_config(optarg);
 		case 'v':
 			return command_version(&l);
+		case 'E':
+			l.test_echo = true;
+			break;
 		case '?':
 			fprintf(stderr, "provost --help says what there is\n");
 			return 2;

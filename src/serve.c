@@ -21,6 +21,7 @@
 #include "provost/config.h"
 #include "provost/engine.h"
 #include "provost/http.h"
+#include "provost/hub.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 #include "provost/snapshot.h"
@@ -41,6 +42,7 @@ enum {
 	QUIET_MS = 1000,  /* without a request, after which kept connections are closed */
 	LAST_QUIET_MS = 50,
 	LAST_BYTES_MS = 1000, /* for answers queued after the engine stopped */
+	BYE_MS = 2000,        /* for WebSockets to answer that they are closed */
 };
 
 struct server {
@@ -54,7 +56,9 @@ struct server {
 	struct callers callers;
 	struct covering covering;
 	struct http *http;
-	unsigned max_connections; /* in force; may be fewer than configured */
+	struct hub *hub;
+	bool test_echo;
+	unsigned max_connections, max_clients; /* in force; may be fewer than configured */
 	sigset_t signals;
 	int stop_fd;         /* readable while a signal to stop is pending */
 	int signal_fd;       /* while any of `signals` is */
@@ -111,13 +115,23 @@ static size_t descriptors_kept(const struct config *c)
 	return http_reserve(&c->http) + (size_t)DESCRIPTORS_POOLED * c->pool.max + DESCRIPTORS_OWN;
 }
 
-/* Clients that idle must not take the descriptors of those who are to be answered. */
-static int fit_connections(struct server *s, const struct config *c)
+static size_t room_for_clients(const struct config *c)
 {
 	size_t limit = descriptor_limit(), kept = descriptors_kept(c);
-	size_t room = limit > kept ? limit - kept : 0;
+	return limit > kept ? limit - kept : 0;
+}
+
+/* Clients that idle must not take the descriptors of those who are to be answered, nor WebSockets
+ * those of requests: where not all fit, each kind has half. */
+static int fit_connections(struct server *s, const struct config *c)
+{
+	size_t limit = descriptor_limit(), kept = descriptors_kept(c), room = room_for_clients(c);
+	size_t wanted = (size_t)c->http.max_connections + c->hub.max_clients;
 	s->max_connections = c->http.max_connections;
-	if (room >= s->max_connections)
+	s->max_clients = c->hub.max_clients;
+	log_info("descriptors", LOGU("limit", MIN(limit, (size_t)INT64_MAX)),
+	         LOGU("needed", wanted + kept));
+	if (room >= wanted)
 		return 0;
 	if (room < CONNECTIONS_MIN) {
 		log_error("too few descriptors to start: raise the limit (ulimit -Hn), or lower "
@@ -125,24 +139,49 @@ static int fit_connections(struct server *s, const struct config *c)
 		          LOGU("limit", limit), LOGU("needed", kept + CONNECTIONS_MIN));
 		return -EMFILE;
 	}
+	s->max_connections = (unsigned)MIN((size_t)c->http.max_connections, room / 2);
+	s->max_clients = (unsigned)MIN((size_t)c->hub.max_clients, room - s->max_connections);
 	log_warn("the limit of descriptors (ulimit -Hn) allows fewer connections than "
-	         "max_connections",
-	         LOGU("max_connections", s->max_connections), LOGU("allowed", room),
-	         LOGU("limit", limit), LOGU("needed", s->max_connections + kept));
-	s->max_connections = (unsigned)room;
+	         "max_connections and max_clients",
+	         LOGU("max_connections", c->http.max_connections),
+	         LOGU("allowed", s->max_connections), LOGU("max_clients", c->hub.max_clients),
+	         LOGU("allowed_clients", s->max_clients), LOGU("limit", limit),
+	         LOGU("needed", wanted + kept));
 	return 0;
+}
+
+/* On reload: more WebSockets than there are descriptors for are not promised. */
+static void fit_clients(struct server *s, const struct config *c)
+{
+	size_t room = room_for_clients(c) - s->max_connections;
+	s->max_clients = (unsigned)MIN((size_t)c->hub.max_clients, room);
+	if (s->max_clients < c->hub.max_clients)
+		log_warn("the limit of descriptors (ulimit -Hn) allows fewer WebSockets than "
+		         "max_clients",
+		         LOGU("max_clients", c->hub.max_clients),
+		         LOGU("allowed_clients", s->max_clients));
+}
+
+/* Borrows from the configuration. */
+static struct hub_options hub_options(const struct server *s, const struct config *c)
+{
+	struct hub_options o = c->hub;
+	o.max_clients = s->max_clients;
+	return o;
 }
 
 /* A larger pool must leave the clients theirs: how many there may be only a restart changes. */
 static int check_descriptors(const struct server *s, const struct config *c, struct errors *errs)
 {
-	size_t limit = descriptor_limit(), needed = s->max_connections + descriptors_kept(c);
+	unsigned sockets = MIN(s->max_clients, c->hub.max_clients);
+	size_t limit = descriptor_limit();
+	size_t needed = (size_t)s->max_connections + sockets + descriptors_kept(c);
 	if (needed <= limit)
 		return 0;
 	errors_add(errs, c->file, 0,
 	           "[database] pool_max: %u connections and %u of clients need %zu descriptors, of "
 	           "which there are %zu: lower it, or raise the limit (ulimit -Hn) and restart",
-	           c->pool.max, s->max_connections, needed, limit);
+	           c->pool.max, s->max_connections + sockets, needed, limit);
 	return -EINVAL;
 }
 
@@ -234,8 +273,9 @@ static void *janitor(void *arg)
 static void log_change(void *arg, const char *section, const char *key, const char *from,
                        const char *to, bool restart)
 {
-	(void)arg;
+	size_t *auth_changes = arg;
 	(void)restart;
+	*auth_changes += !strcmp(section, "auth");
 	log_info("config: changed", LOGS("section", section), LOGS("key", key), LOGS("from", from),
 	         LOGS("to", to));
 }
@@ -285,7 +325,8 @@ static int check_auth(const struct config *config, struct errors *errs)
 
 static void apply(struct server *s, struct config *config, struct catalog *catalog)
 {
-	size_t changes = config_diff(s->config, config, log_change, NULL);
+	size_t auth_changes = 0;
+	size_t changes = config_diff(s->config, config, log_change, &auth_changes);
 	size_t endpoints = catalog->endpoints;
 	struct http_options http = http_options(config);
 	apply_log_level(config);
@@ -294,7 +335,13 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	if (r < 0)
 		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
 	cache_configure(s->cache, &config->cache);
-	callers_configure(&s->callers, config);
+	/* Known tokens would have to be presented anew, and WebSockets to say again who they are.
+	 */
+	if (auth_changes > 0)
+		callers_configure(&s->callers, config);
+	fit_clients(s, config);
+	const struct hub_options hub = hub_options(s, config);
+	hub_configure(s->hub, &hub);
 	changes_configure(&s->changes, config);
 	changes_warn(config);
 	http_configure(s->http, &http);
@@ -365,6 +412,8 @@ static int start_threads(struct server *s, struct errors *errs)
 		r = listener_start(s->changes.listener);
 	if (r == 0)
 		r = engine_start(s->engine);
+	if (r == 0)
+		r = hub_start(s->hub);
 	if (r == 0)
 		r = -pthread_create(&s->janitor, NULL, janitor, s);
 	s->janitor_started = r == 0; /* a failure may leave something in s->janitor */
@@ -466,6 +515,7 @@ static void stop(struct server *s)
 		log_warn("stopping with requests unfinished");
 		until_ms = 0;
 	}
+	hub_stop(s->hub, BYE_MS);
 	engine_stop(s->engine, until_ms * 1000);
 	(void)wait_for_requests(s, clock_ms() + LAST_BYTES_MS, LAST_QUIET_MS);
 	/* After the workers: writes wait for it. */
@@ -479,6 +529,7 @@ static void stop(struct server *s)
 static void server_free(struct server *s)
 {
 	http_free(&s->http);
+	hub_free(&s->hub);
 	callers_done(&s->callers);
 	covering_done(&s->covering);
 	engine_free(&s->engine);
@@ -578,9 +629,11 @@ static void protect_memory(const struct config *c)
 		(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-int serve(struct config *config, struct catalog *catalog, struct auth *auth, const char *pidfile)
+int serve(struct config *config, struct catalog *catalog, struct auth *auth,
+          const struct serve_options *o)
 {
-	struct server s = {.config = config, .pidfile = pidfile, .pidfile_fd = -1};
+	struct server s = {.config = config, .pidfile = o->pidfile, .pidfile_fd = -1};
+	s.test_echo = o->test_echo;
 	protect_memory(config);
 	block_signals(&s);
 	raise_descriptor_limit();
@@ -608,6 +661,9 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	int fits = fit_connections(&s, config);
 	struct http_options http = http_options(config);
 	http.max_connections = s.max_connections;
+	const struct hub_options hub = hub_options(&s, config);
+	s.hub = hub_new(&hub, s.callers.auth);
+	changes_tell(&s.changes, s.hub);
 	s.http = http_new(&http, &(struct http_parts){.catalog = s.catalog,
 	                                              .cache = s.cache,
 	                                              .generations = s.generations,
@@ -615,12 +671,14 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth, con
 	                                              .pool = s.pool,
 	                                              .listener = s.changes.listener,
 	                                              .auth = s.callers.auth,
-	                                              .identities = s.callers.identities});
+	                                              .identities = s.callers.identities,
+	                                              .hub = s.hub,
+	                                              .test_echo = s.test_echo});
 	if (fits == 0 && take_pidfile(&s) == 0)
 		status = run_and_stop(&s, catalog);
 	else
 		catalog_free(&catalog);
-	pidfile_remove(pidfile, s.pidfile_fd);
+	pidfile_remove(o->pidfile, s.pidfile_fd);
 	server_free(&s);
 	close(s.stop_fd);
 	close(s.signal_fd);

@@ -19,6 +19,7 @@
 #include "provost/errors.h"
 #include "provost/freshness.h"
 #include "provost/http.h"
+#include "provost/hub.h"
 #include "provost/listener.h"
 #include "provost/pool.h"
 
@@ -52,6 +53,7 @@ struct config {
 	    freshness; /* of endpoints that do not say otherwise; max_stale has no key */
 	struct compression compression;
 	struct auth_options auth;
+	struct hub_options hub;
 	struct log_options log;
 	struct endpoint_override *override; /* by name, sorted */
 	size_t overrides;

@@ -22,6 +22,7 @@ struct catalog;
 struct engine;
 struct generations;
 struct http;
+struct hub;
 struct identities;
 struct pool;
 struct snapshot;
@@ -59,6 +60,8 @@ struct http_parts {
 	struct listener *listener;
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
+	struct hub *hub;               /* of WebSockets: /ws */
+	bool test_echo;                /* /echo as well, for conformance tests */
 };
 
 struct http *http_new(const struct http_options *o, const struct http_parts *parts);

@@ -16,6 +16,7 @@ struct config;
 struct command_line {
 	const char *config;
 	const char *pidfile;
+	bool test_echo;
 	bool database; /* --database: its URL is in the environment by now */
 	const char *subject, *roles, *expires, *note; /* key new */
 	const char *role;                             /* grants print */

@@ -8,6 +8,7 @@
 #include "keys.h"
 #include "limits.h"
 #include "provost/log.h"
+#include "rooms.h"
 #include "url.h"
 
 #define JWT_SECRET      "PROVOST_AUTH_JWT_SECRET"
@@ -190,6 +191,19 @@ static bool has_hash_comment(const struct key *k, const char *value)
 	return k->type != KEY_URL && (strstr(value, " #") || strstr(value, "\t#"));
 }
 
+static void add_room(struct loader *l, unsigned line, const char *name, const char *roles)
+{
+	char why[KEY_WHY_MAX];
+
+	if (strstr(roles, " #") || strstr(roles, "\t#"))
+		errors_add(l->errs, l->file, line,
+		           "[rooms] %.*s: a comment behind a value begins with ` ;`",
+		           shown_length(name), name);
+	else if (rooms_add(&l->config->hub, name, roles, why) < 0)
+		errors_add(l->errs, l->file, line, "[rooms] %.*s: %s", shown_length(name), name,
+		           why);
+}
+
 static void on_pair(void *arg, unsigned line, const char *name, const char *value)
 {
 	struct loader *l = arg;
@@ -204,6 +218,10 @@ static void on_pair(void *arg, unsigned line, const char *name, const char *valu
 	}
 	if (!l->section)
 		return;
+	if (strcmp(l->section, "rooms") == 0) {
+		add_room(l, line, name, value);
+		return;
+	}
 	k = key_find(l->section, name);
 	if (!k) {
 		unknown_key(l, line, name);
@@ -250,7 +268,7 @@ static const struct key *key_of_variable(const char *name, size_t n)
 		char own[KEY_TEXT_MAX];
 
 		key_variable(&config_keys[i], own);
-		if (!key_is_endpoint(&config_keys[i]) && strlen(own) == n &&
+		if (key_has_variable(&config_keys[i]) && strlen(own) == n &&
 		    strncmp(own, name, n) == 0)
 			return &config_keys[i];
 	}
@@ -319,7 +337,7 @@ static void read_environment(struct loader *l)
 	for (size_t i = 0; i < config_keys_count; i++) {
 		const char *value;
 
-		if (key_is_endpoint(&config_keys[i]))
+		if (!key_has_variable(&config_keys[i]))
 			continue;
 		key_variable(&config_keys[i], l->variable[i]);
 		value = env_value(l->env, l->variable[i]);

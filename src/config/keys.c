@@ -213,6 +213,54 @@ const struct key config_keys[] = {
 	 .fallback = "0", .offset = CONFIG(auth.max_lifetime_s),
 	 .doc = "A JWT or session that is good for longer than this, in whole seconds, is refused."},
 
+	{"websocket", "max_clients", KEY_INTEGER, .min = 1, .max = 1000000,
+	 .fallback = "10000", .offset = CONFIG(hub.max_clients),
+	 .doc = "WebSockets open at once; further ones are answered 503. An eighth of them may be open before they "
+	        "have said who they are."},
+	{"websocket", "max_per_user", KEY_INTEGER, .min = 1, .max = 1000000, .zero = "no bound",
+	 .fallback = "4", .offset = CONFIG(hub.max_per_user),
+	 .doc = "WebSockets of one user: one per device, as the browser client shares one among tabs. API keys are "
+	        "exempt."},
+	{"websocket", "per_user_policy", KEY_ENUM, .choices = "replace, reject",
+	 .fallback = "replace", .offset = CONFIG(hub.per_user_policy),
+	 .doc = "What happens to one more. replace: the user's oldest is closed with 4001; reject: the new one is "
+	        "closed with 4429."},
+	{"websocket", "max_per_address", KEY_INTEGER, .min = 1, .max = 1000000, .zero = "no bound",
+	 .fallback = "0", .offset = CONFIG(hub.max_per_address),
+	 .doc = "WebSockets from one address; one more is closed with 4429. Behind a proxy all come from the "
+	        "proxy's."},
+	{"websocket", "tick", KEY_DURATION, .min = 1 * MS, .max = SECOND, .zero = "never gathered",
+	 .fallback = "1ms", .offset = CONFIG(hub.tick_ms),
+	 .doc = "Messages that come within this time of the last send are gathered and sent together. After a "
+	        "longer pause they are sent at once."},
+	{"websocket", "backlog", KEY_SIZE, .min = 4 * KIB, .max = GIB,
+	 .fallback = "1MiB", .offset = CONFIG(hub.backlog),
+	 .doc = "What may wait for one client. A client that falls behind further loses what waits, and is told to "
+	        "look at everything anew (resync)."},
+	{"websocket", "stall_timeout", KEY_DURATION, .min = 100 * MS, .max = HOUR,
+	 .fallback = "30s", .offset = CONFIG(hub.stall_timeout_ms),
+	 .doc = "How long a client may take nothing of what waits for it before it is closed with 1013."},
+	{"websocket", "ping_interval", KEY_DURATION, .min = 100 * MS, .max = HOUR,
+	 .fallback = "25s", .offset = CONFIG(hub.ping_interval_ms),
+	 .doc = "How often each client is sent a ping, give or take a tenth. One that is not heard between two "
+	        "pings is dropped."},
+	{"websocket", "auth_timeout", KEY_DURATION, .min = 100 * MS, .max = HOUR,
+	 .fallback = "5s", .offset = CONFIG(hub.auth_timeout_ms),
+	 .doc = "How long a client that opened without credentials may take to say who it is before it is closed "
+	        "with 4408."},
+	{"websocket", "resume_window", KEY_DURATION, .min = SECOND, .max = HOUR, .zero = "no resume",
+	 .fallback = "2m", .offset = CONFIG(hub.resume_window_ms),
+	 .doc = "How long after a connection was lost its rooms are kept, and what was said in them, for the client "
+	        "to resume."},
+	{"websocket", "max_message", KEY_SIZE, .min = 4 * KIB, .max = 16 * MIB,
+	 .fallback = "64KiB", .offset = CONFIG(hub.max_message),
+	 .doc = "The largest message that a client may send; one that sends more is closed with 1009."},
+
+	{"rooms", "NAME", KEY_ROOMS,
+	 .unset = "admin", .example = "admin, editor", .offset = CONFIG(hub),
+	 .doc = "Who may join the room of that name, which has 1 to 64 of A-Z a-z 0-9 _ . -; rooms that are not "
+	        "here are for the role admin."},
+
 	{"endpoint", "timeout", KEY_DURATION, .min = 10 * MS, .max = HOUR,
 	 .example = "30s", .unset = "what the endpoint's @timeout says, else statement_timeout",
 	 .offset = OVERRIDE(timeout_ms),
@@ -267,6 +315,11 @@ size_t key_index(const struct key *k)
 bool key_is_endpoint(const struct key *k)
 {
 	return strcmp(k->section, "endpoint") == 0;
+}
+
+bool key_has_variable(const struct key *k)
+{
+	return !key_is_endpoint(k) && k->type != KEY_ROOMS;
 }
 
 const char *key_section(const char *name)
@@ -433,6 +486,9 @@ void key_accepts(const struct key *k, struct buf *out)
 		break;
 	case KEY_CODINGS:
 		buf_adds(out, "gzip, br, both (gzip,br), or off");
+		break;
+	case KEY_ROOMS:
+		buf_adds(out, "roles separated by commas");
 		break;
 	case KEY_URL:
 		buf_adds(

@@ -27,6 +27,7 @@ enum key_type {
 	KEY_TARGET,   /* char *, where log lines go */
 	KEY_CODINGS,  /* struct compression */
 	KEY_URL,      /* char *, as written: url.h makes sense of it */
+	KEY_ROOMS, /* the rooms of struct hub_options; the key's name is the operator's: rooms.h */
 };
 
 struct key {
@@ -56,6 +57,8 @@ size_t key_index(const struct key *k);
 /* The table's own spelling of a section's name, or NULL. */
 const char *key_section(const char *name);
 bool key_is_endpoint(const struct key *k);
+/* Whether the environment comes before it: not where names are the file's own. */
+bool key_has_variable(const struct key *k);
 
 /* The nearest known name, or NULL when nothing is near. */
 const char *key_nearest(const char *section, const char *name);

@@ -5,6 +5,7 @@
 #include "keys.h"
 #include "origins.h"
 #include "provost/units.h"
+#include "rooms.h"
 #include "url.h"
 
 /* ---- reading ------------------------------------------------------------------------- */
@@ -254,6 +255,8 @@ int key_set(const struct key *k, void *base, const char *text, char why[KEY_WHY_
 		return set_codings(k, to, text, why);
 	case KEY_URL:
 		return set_text(to, text);
+	case KEY_ROOMS:
+		break; /* they have names: rooms_add */
 	}
 	return -EINVAL;
 }
@@ -296,6 +299,8 @@ bool key_equal(const struct key *k, const void *base_a, const void *base_b)
 		return strlist_equal(a, b);
 	case KEY_CODINGS:
 		return codings_equal(a, b);
+	case KEY_ROOMS:
+		return rooms_equal(a, b);
 	case KEY_CHOICE:
 	case KEY_TEXT:
 	case KEY_LISTEN:
@@ -386,6 +391,9 @@ void key_format(const struct key *k, const void *base, struct buf *out)
 	case KEY_CODINGS:
 		format_codings(at, out);
 		return;
+	case KEY_ROOMS:
+		rooms_format(at, out);
+		return;
 	case KEY_URL:
 		format_url(*(char *const *)at, out);
 		return;
@@ -416,6 +424,9 @@ void key_done(const struct key *k, void *base)
 	case KEY_ORIGINS:
 	case KEY_LIST:
 		strlist_done(at);
+		return;
+	case KEY_ROOMS:
+		rooms_done(at);
 		return;
 	case KEY_CHOICE:
 	case KEY_TEXT:

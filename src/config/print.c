@@ -102,11 +102,13 @@ static void sample_key(FILE *to, const struct key *k)
 	_cleanup_free_ char *accepts = accepts_text(k);
 	_cleanup_free_ char *about = xasprintf("%s.%s", accepts, k->restart ? " (restart)" : "");
 	const char *value = k->fallback ? k->fallback : k->example;
+	/* What would be a room of its own when brought to life is not. */
+	const char *comment = k->type == KEY_ROOMS ? "; " : ";";
 
 	fputc('\n', to);
 	print_wrapped(to, "; ", k->doc);
 	print_wrapped(to, "; ", about);
-	fprintf(to, ";%s =%s%s\n", k->name, *value ? " " : "", value);
+	fprintf(to, "%s%s =%s%s\n", comment, k->name, *value ? " " : "", value);
 }
 
 void config_print_sample(FILE *to)
@@ -159,7 +161,7 @@ static const char markdown_head[] =
 	"\n"
 	"1. The environment: `PROVOST_SECTION_KEY`, as `PROVOST_HTTP_LISTEN` for `listen` of `[http]`. An\n"
 	"   empty variable counts as unset; a `PROVOST_` variable that is no key is logged and ignored.\n"
-	"   `[endpoint NAME]` has no variables.\n"
+	"   `[endpoint NAME]` and `[rooms]` have no variables.\n"
 	"2. The file.\n"
 	"3. The default.\n"
 	"\n"
@@ -228,7 +230,7 @@ static void markdown_key(FILE *to, const struct key *k)
 		fprintf(to, "- Default: `%s`\n", k->fallback);
 	else
 		fprintf(to, "- Default: %s\n", fallback_text(k));
-	if (!key_is_endpoint(k)) {
+	if (key_has_variable(k)) {
 		key_variable(k, variable);
 		fprintf(to, "- Variable: `%s`\n", variable);
 	}

@@ -62,6 +62,9 @@ static const struct builtin BUILTINS[] = {
     {"/", FOR_ALL, .get = index_answer},
     {"/livez", FOR_ALL, .get = livez},
     {"/readyz", FOR_ALL, .get = readyz},
+    {"/ws", FOR_ALL, .get = upgrade_ws},
+    {"/echo", FOR_ALL, .get = upgrade_echo}, /* with --test-echo only */
+    {"/api/admin/websocket", FOR_ADMINISTRATORS, .get = sockets_report},
     {"/api/batch", FOR_KNOWN, .body_max = 64 << 10, .reads = true, .post = batch_begin},
     {"/api/admin/cache", FOR_ADMINISTRATORS, .get = report_cache, .delete = report_invalidate},
     {"/api/admin/revocations", FOR_ADMINISTRATORS, .body_max = 4096, .delete = revoke_remove,
@@ -93,12 +96,14 @@ static enum MHD_Result call(struct request *q, const struct builtin *b)
 	return respond_not_allowed(q, methods);
 }
 
-static const struct builtin *find(const struct request *q)
+static const struct builtin *find(struct request *q)
 {
 	const struct slice path = q->parsed.path;
-	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++)
-		if (strlen(BUILTINS[i].path) == path.n && !memcmp(BUILTINS[i].path, path.p, path.n))
-			return &BUILTINS[i];
+	for (size_t i = 0; i < ELEMENTSOF(BUILTINS); i++) {
+		const struct builtin *b = &BUILTINS[i];
+		if (strlen(b->path) == path.n && !memcmp(b->path, path.p, path.n))
+			return b->get != upgrade_echo || http_of(q)->test_echo ? b : NULL;
+	}
 	return NULL;
 }
 

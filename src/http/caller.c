@@ -98,13 +98,35 @@ static bool is_own_origin(const struct head *h)
 	return false;
 }
 
+bool caller_origin_permitted(struct request *q)
+{
+	const struct head *h = &q->head;
+	return is_own_origin(h) || strlist_has(&http_live(http_of(q))->origins, h->origin);
+}
+
+int caller_identify_socket(struct request *q, struct identity **ret_identity, enum MHD_Result *ret)
+{
+	struct credentials shown = q->head.credentials;
+	char challenge[AUTH_CHALLENGE_MAX];
+	const char *reason;
+	if (!q->head.origin)
+		shown.cookie = (struct auth_field){0};
+	*ret_identity = NULL;
+	int r = auth_identify(http_of(q)->auth, &shown, time(NULL), ret_identity, &reason);
+	if (r == 0 || r == -ENOKEY)
+		return 0;
+	auth_challenge(r, reason, challenge);
+	*ret = r == -ENOMEM ? respond_problem(q, 503, "The server is out of memory. Try again.")
+	                    : respond_unauthenticated(q, challenge);
+	return -EACCES;
+}
+
 /* Whether a page of another site may have sent it, without its user's will. */
 static bool is_from_elsewhere(struct request *q)
 {
 	const struct head *h = &q->head;
 	if (h->origin)
-		return !is_own_origin(h) &&
-		       !strlist_has(&http_live(http_of(q))->origins, h->origin);
+		return !caller_origin_permitted(q);
 	if (h->fetch_site)
 		return strcmp(h->fetch_site, "same-origin");
 	/* No browser's, or a page's that does not say: as good as the credential is. */

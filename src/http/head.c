@@ -3,13 +3,14 @@
 #include <strings.h>
 
 #include "http_impl.h"
+#include "provost/ws.h"
 
 static const char NOT_WHOLE[] = "The header is not made of whole lines.";
 
 struct reading {
 	struct head *head;
 	const char *next; /* where the next field line begins */
-	unsigned hosts, lengths, codings, authorizations, cookies;
+	unsigned hosts, lengths, codings, authorizations, cookies, ws_keys, ws_versions;
 	bool chunked;
 };
 
@@ -156,7 +157,17 @@ static enum MHD_Result read_field(void *arg, enum MHD_ValueKind kind, const char
 		r->cookies += read_credential(&h->credentials.cookie, value, value_n);
 	else if (is(name, n, "sec-fetch-site"))
 		h->fetch_site = trim(value, value_n);
-	else if (is_of_proxy(name, n))
+	else if (is(name, n, "connection"))
+		h->upgrades |= ws_has_token(value, value_n, "upgrade");
+	else if (is(name, n, "upgrade"))
+		h->websocket |= ws_has_token(value, value_n, "websocket");
+	else if (is(name, n, "sec-websocket-key")) {
+		h->ws_key = trim(value, value_n);
+		h->ws_repeated |= r->ws_keys++ > 0;
+	} else if (is(name, n, "sec-websocket-version")) {
+		h->ws_version = trim(value, value_n);
+		h->ws_repeated |= r->ws_versions++ > 0;
+	} else if (is_of_proxy(name, n))
 		h->proxied = true;
 	return MHD_YES;
 }

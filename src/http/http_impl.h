@@ -20,6 +20,8 @@
  * cors.c     origins
  * head.c     what a request's head must look like
  * caller.c   who is calling, and what they may
+ * upgrade.c  /ws and /echo: the handshake, and the handing over
+ * sockets.c  /api/admin/websocket
  */
 #ifndef PROVOST_HTTP_IMPL_H
 #define PROVOST_HTTP_IMPL_H
@@ -82,7 +84,12 @@ struct head {
 	const char *why;              /* a refusal: the sentence */
 	unsigned status;              /* and its status; 0: the head is good */
 	bool chunked;                 /* a Transfer-Encoding was named */
-	uint64_t length;              /* Content-Length, 0 without */
+	/* RFC 6455, section 4.2.1. */
+	bool upgrades;  /* Connection names the upgrade */
+	bool websocket; /* to WebSocket */
+	const char *ws_key, *ws_version;
+	bool ws_repeated; /* either is there more than once */
+	uint64_t length;  /* Content-Length, 0 without */
 };
 
 enum step {
@@ -108,6 +115,7 @@ enum served {
 	SERVED_COUNT,
 };
 
+struct hub;
 /* What becomes of a request's body. */
 enum body_fate {
 	BODY_UNDECIDED, /* nothing of it has come */
@@ -118,6 +126,7 @@ enum body_fate {
 
 struct batch;
 struct revoke;
+struct upgrade;
 
 /* Owned by the connection's http thread, but for what says otherwise. While it waits for a job the
  * engine owns `waiter`. */
@@ -144,9 +153,10 @@ struct request {
 	struct values values; /* its memory, and that of key, is kept from request to request */
 	struct buf key;
 	struct waiter waiter;
-	struct batch *batch;   /* what is being answered together, or NULL */
-	struct revoke *revoke; /* what is being changed in the database, or NULL */
-	enum outcome refused;  /* by the engine, without a job; OUTCOME_OK: it was not */
+	struct batch *batch;     /* what is being answered together, or NULL */
+	struct revoke *revoke;   /* what is being changed in the database, or NULL */
+	struct upgrade *upgrade; /* what is to be handed over once the 101 has gone, or NULL */
+	enum outcome refused;    /* by the engine, without a job; OUTCOME_OK: it was not */
 	enum served served;
 	int64_t ttl_ms, age_ms; /* of a hit */
 	unsigned status;        /* of the answer, for the access log */
@@ -188,6 +198,8 @@ struct http {
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
 	struct pool *pool;
+	struct hub *hub;
+	bool test_echo;
 	struct listener *listener;
 	struct endpoint *batch;   /* what /api/batch takes */
 	struct snapshot *catalog; /* of struct catalog */
@@ -244,6 +256,13 @@ bool caller_may(struct request *q, const struct strlist *roles);
 /* That what changes something was not sent by another site's page with the cookie that the browser
  * adds by itself, or with nothing where nothing is asked for; else 403. After caller_require. */
 int caller_require_intent(struct request *q, enum MHD_Result *ret);
+/* Whether a page of that origin may act for its user here: this host's, or one of [http] origins.
+ */
+bool caller_origin_permitted(struct request *q);
+/* Who opens a socket: 0 with a reference, or NULL for nobody. A cookie without an Origin is
+ * nothing, because the browser adds it by itself. -EACCES: what is shown is not accepted, and the
+ * answer is in `*ret`. */
+int caller_identify_socket(struct request *q, struct identity **ret_identity, enum MHD_Result *ret);
 /* Makes out who is calling, where nobody will do as well. */
 void caller_look(struct request *q);
 /* What an endpoint can vary by. */
@@ -333,6 +352,10 @@ enum MHD_Result respond_json(struct request *q, unsigned status, const char *bod
 enum MHD_Result respond_problem(struct request *q, unsigned status, const char *detail);
 /* 401: `challenge` is the value of WWW-Authenticate (RFC 9110, section 11.6.1). */
 enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge);
+/* 101. `upgraded` is called with the request once it has gone. */
+enum MHD_Result respond_upgrade(struct request *q, const char *accept, MHD_UpgradeHandler upgraded);
+/* 426: only a WebSocket of version 13 can be had here (RFC 6455, section 4.4). */
+enum MHD_Result respond_upgrade_required(struct request *q, const char *detail);
 /* 405 with what is allowed, bits of enum method. */
 enum MHD_Result respond_not_allowed(struct request *q, unsigned methods);
 /* 204 with Allow, and the CORS preflight headers where the origin is permitted. */
@@ -413,6 +436,16 @@ bool builtin_answer(struct request *q, enum MHD_Result *ret);
 /* How much of the request's body its answer needs; 0: none of it, or not for this caller. */
 size_t builtin_body_max(struct request *q);
 
+/* ---- upgrade.c ----------------------------------------------------------------------- */
+
+/* Answers 101, upon which the connection becomes the hub's, or says why not. */
+enum MHD_Result upgrade_ws(struct request *q);
+enum MHD_Result upgrade_echo(struct request *q);
+void upgrade_free(struct upgrade **u);
+
+/* ---- sockets.c ----------------------------------------------------------------------- */
+
+enum MHD_Result sockets_report(struct request *q);
 /* ---- batch.c ------------------------------------------------------------------------- */
 
 /* POST /api/batch. */

@@ -379,6 +379,7 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
 		free(q->target);
 	job_unref(&q->waiter.job);
 	revoke_free(&q->revoke);
+	upgrade_free(&q->upgrade);
 	batch_free(&q->batch);
 	body_done(q);
 	if (q->catalog)

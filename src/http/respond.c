@@ -226,6 +226,30 @@ enum MHD_Result respond_not_allowed(struct request *q, unsigned methods)
 	return queue(q, 405, r);
 }
 
+enum MHD_Result respond_upgrade(struct request *q, const char *accept, MHD_UpgradeHandler upgraded)
+{
+	/* It adds Connection: Upgrade by itself. */
+	struct MHD_Response *r = MHD_create_response_for_upgrade(upgraded, q);
+	if (!r)
+		return MHD_NO;
+	add(r, "Upgrade", "websocket");
+	add(r, "Sec-WebSocket-Accept", accept);
+	add(r, "X-Request-Id", q->id);
+	return queue(q, 101, r);
+}
+
+enum MHD_Result respond_upgrade_required(struct request *q, const char *detail)
+{
+	_cleanup_buf_ struct buf b = {0};
+	problem_text(&b, q->id, 426, detail);
+	struct MHD_Response *r = problem_response(q, &b);
+	if (!r)
+		return MHD_NO;
+	add(r, "Upgrade", "websocket");
+	add(r, "Sec-WebSocket-Version", "13");
+	return queue(q, 426, r);
+}
+
 enum MHD_Result respond_options(struct request *q, unsigned methods)
 {
 	char allow[ALLOW_MAX];

@@ -249,6 +249,8 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->auth = parts->auth;
 	h->identities = parts->identities;
 	h->pool = parts->pool;
+	h->hub = parts->hub;
+	h->test_echo = parts->test_echo;
 	h->listener = parts->listener;
 	h->catalog = parts->catalog;
 	h->listen_fd = -1;
@@ -282,7 +284,7 @@ int http_start(struct http *h, struct errors *errs)
 	unsigned limit = h->max_connections + RESERVE * h->threads;
 	h->daemon = MHD_start_daemon(
 	    MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG | MHD_ALLOW_SUSPEND_RESUME |
-	        MHD_USE_ITC | MHD_USE_TURBO,
+	        MHD_USE_ITC | MHD_USE_TURBO | MHD_ALLOW_UPGRADE,
 	    0, NULL, NULL, request_handle, h,
 	    /* first: it is used while the others are read */
 	    MHD_OPTION_EXTERNAL_LOGGER, log_daemon, NULL, MHD_OPTION_LISTEN_SOCKET, fd,

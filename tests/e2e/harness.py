@@ -22,7 +22,8 @@ Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
            env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False, triggers=True)
     endpoints=None copies config/endpoints. owner=True connects as the superuser. token=True: callers must
-    prove who they are ([auth] mode = token, the default of the server); else mode = none. triggers=True: before
+    prove who they are ([auth] mode = token, the default of the server); else mode = none. Its heartbeats may take as
+    long as on an idle machine they may: while one is overdue nothing is cached. triggers=True: before
     start and reload the schema `provost` and the triggers of the endpoints' tables are installed, where that can
     be done: without them nothing is cached. install_triggers() does it at any other time.
     get(path, headers) head(path) request(method, path, headers, body)    a Response each, own connection
@@ -66,6 +67,7 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 SANITIZER = re.compile(r"(Address|Thread|Leak|UndefinedBehavior|Memory)Sanitizer|runtime error:|FATAL: .*San")
 
 
+HEARTBEAT_MS = 300      # the server's default
 CORES = len(os.sched_getaffinity(0))
 MOST_CROWDED = 8
 
@@ -390,7 +392,8 @@ class Server:
         self.sections = {"http": {"listen": f"127.0.0.1:{self.port}"}, "auth": {"mode": "token" if token else "none"}}
         self.owner_dsn = cluster.dsn(db) if cluster and triggers else None
         if cluster:
-            self.sections["database"] = {"url": cluster.dsn(db) if owner else cluster.app_dsn(db)}
+            self.sections["database"] = {"url": cluster.dsn(db) if owner else cluster.app_dsn(db),
+                                         "heartbeat": f"{round(min(patience(HEARTBEAT_MS), 10_000))}ms"}
         self.write_config(config or {})
         self._write_endpoints(endpoints)
 

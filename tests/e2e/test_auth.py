@@ -117,6 +117,10 @@ def builtin_doors():
         found += [Door("GET", path, PUBLIC), Door("HEAD", path, PUBLIC), Door("OPTIONS", path, PUBLIC, 204),
                   Door("POST", path, PUBLIC, 405), Door("DELETE", path, PUBLIC, 405)]
     cache, revocations = "/api/admin/cache", "/api/admin/revocations"
+    sockets = "/api/admin/websocket"
+    found += [Door("GET", sockets, FOR_ADMIN), Door("HEAD", sockets, FOR_ADMIN), Door("OPTIONS", sockets, FOR_ADMIN, 204),
+              Door("POST", sockets, FOR_ADMIN, 405), Door("GET", "/ws/", FOR_ADMIN, 404, unknown_first=True),
+              Door("GET", "/echo", FOR_ADMIN, 404, unknown_first=True)]
     found += [Door("GET", cache, FOR_ADMIN), Door("HEAD", cache, FOR_ADMIN), Door("OPTIONS", cache, FOR_ADMIN, 204),
               Door("POST", cache, FOR_ADMIN, 405), Door("BREW", cache, FOR_ADMIN, 405),
               Door("DELETE", cache, FOR_ADMIN, 400, write=True), Door("DELETE", cache + "?tag=nothing", FOR_ADMIN, write=True),

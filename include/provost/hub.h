@@ -1,0 +1,130 @@
+/*
+ * hub: every WebSocket of the server, on one thread: rooms, fan-out, limits, sessions.
+ *
+ * One epoll loop owns all sockets and everything about them; nothing of it is touched elsewhere.
+ * Other threads leave things in a bounded mailbox, which is detached whole; none of the functions
+ * below waits for the hub but hub_stop. What is published while nobody is there costs nothing.
+ *
+ * A message is framed once and shared by all who are sent it. Each client has a bounded queue of
+ * references, so the order across rooms is that of publishing. Events are sent at once while the
+ * hub is idle, and gathered by the tick under load; a send carries all that a client has not seen.
+ * A client that falls behind the bound loses its queue of events and gets one `resync`; replies are
+ * never dropped, a flood of them closes; one that takes nothing for the stall timeout is closed.
+ * So no client's behaviour costs another more than its turn: of a bounded number of bytes.
+ *
+ * Memory: about 1 KB per idle client; `backlog` bytes of references for one that is behind, and the
+ * messages themselves once, however many wait for them.
+ *
+ * The hub knows auth, to look whether identities still hold, and no HTTP.
+ */
+#ifndef PROVOST_HUB_H
+#define PROVOST_HUB_H
+
+#include "provost/identity.h"
+#include "provost/strlist.h"
+
+struct auth;
+struct hub;
+
+enum hub_user_policy { HUB_REPLACE, HUB_REJECT };
+
+/* A room without a colon in its name, and who may join it. */
+struct hub_room {
+	char *name;
+	struct strlist roles;
+};
+
+struct hub_options {
+	unsigned max_clients;
+	unsigned max_per_user;    /* 0: no bound; API keys are exempt */
+	unsigned max_per_address; /* 0: no bound */
+	enum hub_user_policy per_user_policy;
+	int64_t tick_ms;
+	int64_t backlog;     /* bytes */
+	int64_t max_message; /* bytes, of a client's */
+	int64_t stall_timeout_ms, ping_interval_ms, auth_timeout_ms, resume_window_ms;
+	struct hub_room *room;
+	size_t rooms;
+};
+
+enum {
+	HUB_ROOM_MAX = 512,     /* bytes of a room's name */
+	HUB_ROOM_WORD_MAX = 64, /* of one without a colon */
+	HUB_ROOMS_PER_CLIENT = 256,
+	HUB_ECHO_MAX = 16 << 20,            /* bytes of a message that is echoed */
+	HUB_UNIDENTIFIED_MESSAGE = 4 << 10, /* bytes of one before its sender is known */
+};
+
+/* Whether a name may stand in [rooms]: 1 to HUB_ROOM_WORD_MAX of A-Z a-z 0-9 _ . - */
+bool hub_room_is_word(const char *s, size_t n);
+
+/* ---- life ---------------------------------------------------------------------------- */
+
+/* Copies the options; borrows auth. Exits when out of memory. */
+struct hub *hub_new(const struct hub_options *o, struct auth *auth);
+/* Negative errno. A hub that runs is left alone. */
+int hub_start(struct hub *h) _must_check_;
+/* Applies everything, to clients that are there as well. Any thread. */
+void hub_configure(struct hub *h, const struct hub_options *o);
+/* Says `bye`, with a hint when to come back that spreads them, closes all sockets with 1001, waits
+ * `timeout_ms` at most for the closes to be answered, and ends the thread. One that does not run is
+ * left alone. */
+void hub_stop(struct hub *h, int64_t timeout_ms);
+void hub_free(struct hub **h);
+
+/* ---- clients ------------------------------------------------------------------------- */
+
+/* Room for one more socket, to be taken up by hub_adopt or given back by hub_unreserve. -EBUSY:
+ * max_clients are there; -EAGAIN: too many who have not identified themselves; -ESHUTDOWN: the hub
+ * does not run. Any thread. */
+int hub_reserve(struct hub *h, bool identified) _must_check_;
+void hub_unreserve(struct hub *h, bool identified);
+
+struct hub_socket {
+	int fd;                    /* a connected stream, taken over; made non-blocking */
+	struct identity *identity; /* a reference, taken over; NULL: it will say in time */
+	bool echo;                 /* returns every message as it came; needs no identity */
+	const void *extra;         /* bytes that came behind the handshake; copied */
+	size_t extra_len;
+};
+
+/* Takes the socket over, with what hub_reserve set aside. On failure (-ESHUTDOWN, -ENOMEM) it is
+ * closed. Any thread. */
+int hub_adopt(struct hub *h, const struct hub_socket *s);
+
+/* ---- events -------------------------------------------------------------------------- */
+
+/* A change of a table: a `change` event in `table:NAME`, and in `table:NAME:ID` of each key. */
+struct hub_change {
+	const char *table, *op;
+	const char *const *key;
+	size_t keys;
+	bool known; /* false: any row may have changed; all rooms of the table are told */
+};
+/* Copies. What the mailbox has no room for is lost, and all are told to resync instead. Any thread.
+ */
+void hub_publish_change(struct hub *h, const struct hub_change *c);
+/* Changes may have been missed: everybody in a table's room is told to resync. Any thread. */
+void hub_resync(struct hub *h);
+
+/* ---- figures ------------------------------------------------------------------------- */
+
+enum { HUB_CODES = 24 };
+
+struct hub_stats {
+	uint64_t clients, unidentified, users, rooms, memberships;
+	uint64_t sessions; /* of those who have left and may resume */
+	uint64_t adopted;  /* since the start, as all below */
+	uint64_t events;   /* published to rooms with somebody in them */
+	uint64_t messages_out, bytes_out, messages_in, bytes_in;
+	uint64_t sends;            /* system calls */
+	uint64_t ticks, batch_max; /* turns that sent something; messages to one client in one */
+	uint64_t dropped, resyncs, stalls, resumed, lost_mail;
+	struct {
+		unsigned code;
+		uint64_t count;
+	} closed[HUB_CODES]; /* code 0: unused; the last counts all others */
+};
+void hub_stats(struct hub *h, struct hub_stats *ret);
+
+#endif

@@ -1,0 +1,73 @@
+#include "http_impl.h"
+#include "provost/buf.h"
+#include "provost/hub.h"
+
+static void put(struct buf *b, const char *name, uint64_t n)
+{
+	buf_addf(b, "%s\"%s\":%llu", b->data[b->len - 1] == '{' ? "" : ",", name,
+	         (unsigned long long)n);
+}
+
+static void put_closes(struct buf *b, const struct hub_stats *s)
+{
+	char name[16];
+	buf_adds(b, ",\"closes\":{");
+	for (size_t i = 0; i < HUB_CODES; i++) {
+		if (s->closed[i].count == 0)
+			continue;
+		snprintf(name, sizeof name, "%u", s->closed[i].code);
+		put(b, s->closed[i].code ? name : "other", s->closed[i].count);
+	}
+	buf_addc(b, '}');
+}
+
+/* What a send carried, on the average of all: 1 while the hub idles, more under load. */
+static void put_batch(struct buf *b, const struct hub_stats *s)
+{
+	double mean = s->sends ? (double)s->messages_out / (double)s->sends : 0;
+	buf_addf(b, ",\"batch\":{\"ticks\":%llu,\"sends\":%llu,\"mean\":%.2f,\"max\":%llu}",
+	         (unsigned long long)s->ticks, (unsigned long long)s->sends, mean,
+	         (unsigned long long)s->batch_max);
+}
+
+static void render(struct buf *b, const struct hub_stats *s)
+{
+	buf_addc(b, '{');
+	put(b, "connectedClients", s->clients);
+	put(b, "unidentified", s->unidentified);
+	put(b, "activeUsers", s->users);
+	put(b, "rooms", s->rooms);
+	put(b, "memberships", s->memberships);
+	put(b, "resumable", s->sessions);
+	put(b, "accepted", s->adopted);
+	put(b, "events", s->events);
+	buf_adds(b, ",\"messages\":{");
+	put(b, "sent", s->messages_out);
+	put(b, "received", s->messages_in);
+	put(b, "dropped", s->dropped);
+	buf_adds(b, "},\"bytes\":{");
+	put(b, "sent", s->bytes_out);
+	put(b, "received", s->bytes_in);
+	buf_addc(b, '}');
+	put_batch(b, s);
+	put(b, "resyncs", s->resyncs);
+	put(b, "resumed", s->resumed);
+	put(b, "stalls", s->stalls);
+	put(b, "lostMail", s->lost_mail);
+	put_closes(b, s);
+	buf_addc(b, '}');
+}
+
+enum MHD_Result sockets_report(struct request *q)
+{
+	_cleanup_buf_ struct buf b = {0};
+	struct hub_stats s;
+	size_t len;
+	hub_stats(http_of(q)->hub, &s);
+	if (buf_reserve(&b, 2048))
+		render(&b, &s);
+	char *text = buf_take(&b, &len);
+	if (!text)
+		return respond_problem(q, 503, "The server is out of memory. Try again.");
+	return respond_json(q, 200, text, len, free, text);
+}

@@ -1,0 +1,613 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "hub_impl.h"
+#include "provost/auth.h"
+#include "provost/log.h"
+
+enum {
+	UNIDENTIFIED_SHARE = 8, /* of max_clients, an eighth may be nobody yet */
+	UNIDENTIFIED_MIN = 16,
+	RETRY_MS = 500,          /* the earliest to come back after a bye */
+	RETRY_PER_CLIENT_MS = 2, /* what the latest is later by, for each who was there */
+	RETRY_SPREAD_MIN_MS = 1000,
+};
+
+/* ---- options ------------------------------------------------------------------------- */
+
+static void list_copy(struct strlist *to, const struct strlist *from)
+{
+	*to = (struct strlist){0};
+	for (size_t i = 0; i < from->count; i++)
+		strlist_add(to, from->item[i], strlen(from->item[i]));
+}
+
+void hub_options_copy(struct hub_options *to, const struct hub_options *from)
+{
+	*to = *from;
+	to->room = from->rooms ? xcalloc(from->rooms, sizeof *to->room) : NULL;
+	for (size_t i = 0; i < from->rooms; i++) {
+		to->room[i].name = xstrdup(from->room[i].name);
+		list_copy(&to->room[i].roles, &from->room[i].roles);
+	}
+}
+
+void hub_options_done(struct hub_options *o)
+{
+	for (size_t i = 0; i < o->rooms; i++) {
+		free(o->room[i].name);
+		strlist_done(&o->room[i].roles);
+	}
+	free(o->room);
+	*o = (struct hub_options){0};
+}
+
+static void set_limits_locked(struct hub *h, const struct hub_options *o)
+{
+	h->limit = o->max_clients;
+	h->limit_unidentified = MAX(o->max_clients / UNIDENTIFIED_SHARE, UNIDENTIFIED_MIN);
+}
+
+/* ---- the mailbox --------------------------------------------------------------------- */
+
+static void mail_free(struct mail *m)
+{
+	if (m->kind == MAIL_CONFIGURE)
+		hub_options_done(&m->options);
+	free(m);
+}
+
+static void wake(struct hub *h)
+{
+	const uint64_t one = 1;
+	(void)!write(h->wake_fd, &one, sizeof one); /* full: it is awake */
+}
+
+/* Takes the mail over. -ESHUTDOWN, -ENOBUFS: it is not taken. Sockets and settings are bounded
+ * elsewhere. */
+static int post(struct hub *h, struct mail *m)
+{
+	int r = 0;
+	bool first = false;
+	bool bounded = m->kind == MAIL_CHANGE || m->kind == MAIL_RESYNC;
+	pthread_mutex_lock(&h->lock);
+	if (!h->running) {
+		r = -ESHUTDOWN;
+	} else if (bounded && (h->mail_count >= MAIL_MAX || h->mail_bytes + m->size > MAIL_BYTES)) {
+		h->mail_lost = true;
+		h->lost_mail++;
+		r = -ENOBUFS;
+	} else {
+		first = STAILQ_EMPTY(&h->mail);
+		STAILQ_INSERT_TAIL(&h->mail, m, link);
+		h->mail_count++;
+		h->mail_bytes += m->size;
+	}
+	pthread_mutex_unlock(&h->lock);
+	if (first)
+		wake(h);
+	return r;
+}
+
+static struct mail *mail_new(enum mail_kind kind, size_t extra)
+{
+	struct mail *m = calloc(1, sizeof *m + extra);
+	if (m) {
+		m->kind = kind;
+		m->size = sizeof *m + extra;
+	}
+	return m;
+}
+
+/* ---- mail: sockets ------------------------------------------------------------------- */
+
+int hub_reserve(struct hub *h, bool identified)
+{
+	int r = 0;
+	pthread_mutex_lock(&h->lock);
+	if (!h->running)
+		r = -ESHUTDOWN;
+	else if (h->reserved >= h->limit)
+		r = -EBUSY;
+	else if (!identified && h->reserved_unidentified >= h->limit_unidentified)
+		r = -EAGAIN;
+	if (r == 0) {
+		h->reserved++;
+		h->reserved_unidentified += !identified;
+	}
+	pthread_mutex_unlock(&h->lock);
+	return r;
+}
+
+void hub_unreserve(struct hub *h, bool identified)
+{
+	pthread_mutex_lock(&h->lock);
+	ALWAYS(h->reserved > 0);
+	h->reserved--;
+	h->reserved_unidentified -= !identified;
+	pthread_mutex_unlock(&h->lock);
+}
+
+static bool is_identified(const struct hub_socket *s)
+{
+	return s->echo || s->identity;
+}
+
+static void refuse_socket(struct hub *h, const struct hub_socket *s)
+{
+	struct identity *i = s->identity;
+	hub_unreserve(h, is_identified(s));
+	close(s->fd);
+	identity_unref(&i);
+}
+
+int hub_adopt(struct hub *h, const struct hub_socket *s)
+{
+	int flags = fcntl(s->fd, F_GETFL);
+	struct mail *m = mail_new(MAIL_ADOPT, s->extra_len);
+	int r = m && flags >= 0 && fcntl(s->fd, F_SETFL, flags | O_NONBLOCK) == 0 ? 0 : -ENOMEM;
+	if (r == 0) {
+		m->socket = *s;
+		m->socket.extra = m + 1;
+		if (s->extra_len)
+			memcpy(m + 1, s->extra, s->extra_len);
+		r = post(h, m);
+	}
+	if (r < 0) {
+		refuse_socket(h, s);
+		free(m);
+	}
+	return r;
+}
+
+/* ---- mail: changes ------------------------------------------------------------------- */
+
+static bool is_anybody_there(struct hub *h)
+{
+	/* Relaxed: whoever joins a room at this moment may be told, or not; what they see later is
+	 * from after they have joined, which the hub's thread orders. */
+	return atomic_load_explicit(&h->figures.rooms, memory_order_relaxed) > 0;
+}
+
+static char *put(char **to, const char *s)
+{
+	char *at = *to;
+	*to = stpcpy(at, s) + 1;
+	return at;
+}
+
+static struct mail *change_mail(const struct hub_change *c)
+{
+	size_t n = c->keys * sizeof(char *) + strlen(c->table) + strlen(c->op) + 2;
+	for (size_t i = 0; i < c->keys; i++)
+		n += strlen(c->key[i]) + 1;
+	struct mail *m = mail_new(MAIL_CHANGE, n);
+	if (!m)
+		return NULL;
+	const char **key = (const char **)(m + 1);
+	char *text = (char *)(key + c->keys);
+	m->change = (struct hub_change){.key = key, .keys = c->keys, .known = c->known};
+	m->change.table = put(&text, c->table);
+	m->change.op = put(&text, c->op);
+	for (size_t i = 0; i < c->keys; i++)
+		key[i] = put(&text, c->key[i]);
+	return m;
+}
+
+static void say_lost(struct hub *h)
+{
+	pthread_mutex_lock(&h->lock);
+	h->mail_lost = true;
+	h->lost_mail++;
+	pthread_mutex_unlock(&h->lock);
+	wake(h);
+}
+
+void hub_publish_change(struct hub *h, const struct hub_change *c)
+{
+	if (!is_anybody_there(h))
+		return;
+	struct mail *m = change_mail(c);
+	if (!m)
+		say_lost(h);
+	else if (post(h, m) < 0)
+		mail_free(m);
+}
+
+void hub_resync(struct hub *h)
+{
+	struct mail *m = mail_new(MAIL_RESYNC, 0);
+	if (!m)
+		say_lost(h);
+	else if (post(h, m) < 0)
+		mail_free(m);
+}
+
+/* ---- mail: settings ------------------------------------------------------------------ */
+
+void hub_configure(struct hub *h, const struct hub_options *o)
+{
+	struct mail *m = xcalloc(1, sizeof *m);
+	m->kind = MAIL_CONFIGURE;
+	hub_options_copy(&m->options, o);
+	pthread_mutex_lock(&h->lock);
+	set_limits_locked(h, o);
+	bool running = h->running;
+	pthread_mutex_unlock(&h->lock);
+	if (running && post(h, m) == 0)
+		return;
+	/* Nobody else looks at them. */
+	hub_options_done(&h->options);
+	h->options = m->options;
+	free(m);
+}
+
+static void apply_options(struct hub *h, struct hub_options *o)
+{
+	struct client *c;
+	hub_options_done(&h->options);
+	h->options = *o;
+	*o = (struct hub_options){0};
+	TAILQ_FOREACH (c, &h->clients, link) {
+		if (c->echo || c->state != CLIENT_OPEN)
+			continue;
+		c->decoder.max = (uint64_t)h->options.max_message;
+		c->next_ping_ms =
+		    MIN(c->next_ping_ms, h->now_ms + (uint64_t)h->options.ping_interval_ms);
+		ops_review(h, c);
+		if (c->state != CLIENT_DEAD)
+			client_arm(h, c);
+	}
+}
+
+/* ---- a turn -------------------------------------------------------------------------- */
+
+static uint64_t tick_us(const struct hub *h)
+{
+	return (uint64_t)h->options.tick_ms * 1000;
+}
+
+static void read_mail(struct hub *h, struct mail *m)
+{
+	switch (m->kind) {
+	case MAIL_ADOPT:
+		client_adopt(h, &m->socket);
+		break;
+	case MAIL_CHANGE:
+		events_change(h, &m->change);
+		break;
+	case MAIL_RESYNC:
+		events_resync(h);
+		break;
+	case MAIL_CONFIGURE:
+		apply_options(h, &m->options);
+		break;
+	}
+	mail_free(m);
+}
+
+static void read_all_mail(struct hub *h)
+{
+	struct mail_list all = STAILQ_HEAD_INITIALIZER(all);
+	struct mail *m;
+	pthread_mutex_lock(&h->lock);
+	STAILQ_CONCAT(&all, &h->mail);
+	h->mail_count = h->mail_bytes = 0;
+	bool lost = h->mail_lost;
+	h->mail_lost = false;
+	pthread_mutex_unlock(&h->lock);
+	bool due = h->now_us - h->flushed_us >= tick_us(h) && TAILQ_EMPTY(&h->flush);
+	h->alone = due && (m = STAILQ_FIRST(&all)) && !STAILQ_NEXT(m, link);
+	while ((m = STAILQ_FIRST(&all))) {
+		STAILQ_REMOVE_HEAD(&all, link);
+		read_mail(h, m);
+	}
+	if (lost)
+		events_resync(h);
+}
+
+static void take_event(struct hub *h, const struct epoll_event *e)
+{
+	struct client *c = e->data.ptr;
+	if (!c) {
+		uint64_t n;
+		(void)!read(h->wake_fd, &n, sizeof n);
+		return;
+	}
+	CHECK_MAGIC(c, CLIENT_MAGIC);
+	if (c->state == CLIENT_DEAD)
+		return;
+	if (e->events & EPOLLOUT)
+		client_flush(h, c);
+	if (c->state == CLIENT_DEAD)
+		return;
+	if (c->deaf && e->events & (EPOLLERR | EPOLLHUP))
+		client_drop(h, c, WS_CODE_LOST);
+	else if (!c->deaf && e->events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+		client_readable(h, c);
+}
+
+static void flush_all(struct hub *h)
+{
+	struct client *c;
+	h->flushed_us = h->now_us;
+	while ((c = TAILQ_FIRST(&h->flush))) {
+		struct client *next = TAILQ_NEXT(c, flush);
+		TAILQ_REMOVE(&h->flush, c, flush);
+		c->to_flush = false;
+		if (next) {
+			__builtin_prefetch(TAILQ_NEXT(next, flush), 1);
+			__builtin_prefetch((const char *)next + 64, 1);
+		}
+		client_flush(h, c);
+	}
+}
+
+/* Once per tick at most; at once when the last was longer ago. */
+static void flush_when_due(struct hub *h)
+{
+	if (!TAILQ_EMPTY(&h->flush) && h->now_us - h->flushed_us >= tick_us(h))
+		flush_all(h);
+}
+
+static void timer_due(void *arg, struct timer *t)
+{
+	client_due(arg, (struct client *)((char *)t - offsetof(struct client, timer)));
+}
+
+/* Whatever was sent at once in this turn was its tick's. */
+static void count_tick(struct hub *h)
+{
+	if (h->sent)
+		h->flushed_us = h->now_us;
+	COUNT(h, ticks, h->sent);
+	if (h->batch > atomic_load_explicit(&h->figures.batch_max, memory_order_relaxed))
+		atomic_store_explicit(&h->figures.batch_max, h->batch, memory_order_relaxed);
+	h->sent = false;
+	h->batch = 0;
+}
+
+/* Whether identities still hold is looked at when anything about who may call has changed. */
+static void check_identities(struct hub *h)
+{
+	struct auth_stats stats;
+	struct client *c;
+	auth_stats(h->auth, &stats);
+	if (stats.generation == h->auth_generation)
+		return;
+	h->auth_generation = stats.generation;
+	TAILQ_FOREACH (c, &h->clients, link)
+		if (c->state == CLIENT_OPEN)
+			(void)client_check(h, c);
+}
+
+static void look_after(struct hub *h)
+{
+	wheel_advance(&h->wheel, h->now_ms, timer_due, h);
+	if (h->now_ms < h->check_ms)
+		return;
+	h->check_ms = h->now_ms + CHECK_MS;
+	check_identities(h);
+	sessions_expire(h);
+	history_expire(h);
+}
+
+static void bury(struct hub *h)
+{
+	struct client *c;
+	while ((c = TAILQ_FIRST(&h->dead))) {
+		TAILQ_REMOVE(&h->dead, c, link);
+		client_free(c);
+	}
+}
+
+static uint64_t wait_us(const struct hub *h)
+{
+	uint64_t us = h->wheel.armed > 0 ? WHEEL_STEP_MS * 1000 : CHECK_MS * 1000;
+	if (!TAILQ_EMPTY(&h->flush)) {
+		uint64_t since = h->now_us - h->flushed_us;
+		us = MIN(us, since < tick_us(h) ? tick_us(h) - since : 0);
+	}
+	return us;
+}
+
+static void turn(struct hub *h)
+{
+	struct epoll_event e[EVENTS_PER_TURN];
+	uint64_t us = wait_us(h);
+	struct timespec t = {.tv_sec = (time_t)(us / 1000000),
+	                     .tv_nsec = (long)(us % 1000000) * 1000};
+	int n = epoll_pwait2(h->epoll_fd, e, EVENTS_PER_TURN, &t, NULL);
+	ALWAYS(n >= 0 || errno == EINTR);
+	h->now_us = clock_us();
+	h->now_ms = h->now_us / 1000;
+	read_all_mail(h);
+	for (int i = 0; i < n; i++)
+		take_event(h, &e[i]);
+	look_after(h);
+	flush_when_due(h);
+	count_tick(h);
+	bury(h);
+}
+
+/* ---- the end ------------------------------------------------------------------------- */
+
+static void say_bye(struct hub *h)
+{
+	struct client *c;
+	uint64_t count = atomic_load_explicit(&h->figures.clients, memory_order_relaxed);
+	uint64_t spread = MAX(count * RETRY_PER_CLIENT_MS, RETRY_SPREAD_MIN_MS);
+	TAILQ_FOREACH (c, &h->clients, link) {
+		if (!client_is_open(c))
+			continue;
+		if (!c->echo)
+			ops_bye(h, c, RETRY_MS + jitter(spread));
+		client_close(h, c, WS_CODE_GOING_AWAY, "the server is stopping");
+	}
+}
+
+static void end(struct hub *h)
+{
+	struct client *c;
+	struct session *s;
+	/* From here on nothing more is posted. */
+	pthread_mutex_lock(&h->lock);
+	h->running = false;
+	pthread_mutex_unlock(&h->lock);
+	read_all_mail(h);
+	say_bye(h);
+	uint64_t until_ms =
+	    h->now_ms + (uint64_t)atomic_load_explicit(&h->stop_ms, memory_order_relaxed);
+	while (!TAILQ_EMPTY(&h->clients) && h->now_ms < until_ms)
+		turn(h);
+	while ((c = TAILQ_FIRST(&h->clients)))
+		client_drop(h, c, WS_CODE_GOING_AWAY);
+	bury(h);
+	while ((s = TAILQ_FIRST(&h->left)))
+		session_free(h, s);
+	history_forget(h);
+}
+
+static void *run(void *arg)
+{
+	struct hub *h = arg;
+	pthread_setname_np(pthread_self(), "hub");
+	while (!atomic_load(&h->stops))
+		turn(h);
+	end(h);
+	return NULL;
+}
+
+/* ---- life ---------------------------------------------------------------------------- */
+
+struct hub *hub_new(const struct hub_options *o, struct auth *auth)
+{
+	struct hub *h = xcalloc(1, sizeof *h);
+	h->magic = HUB_MAGIC;
+	h->auth = auth;
+	h->epoll_fd = h->wake_fd = -1;
+	pthread_mutex_init(&h->lock, NULL);
+	STAILQ_INIT(&h->mail);
+	TAILQ_INIT(&h->clients);
+	TAILQ_INIT(&h->dead);
+	TAILQ_INIT(&h->flush);
+	TAILQ_INIT(&h->left);
+	names_init(&h->rooms);
+	names_init(&h->users);
+	names_init(&h->addresses);
+	names_init(&h->sessions);
+	h->history = xcalloc(HISTORY_MESSAGES, sizeof *h->history);
+	h->input = xcalloc(READ_ECHO_MAX, 1);
+	h->ping = message_new(MESSAGE_REPLY, WS_PING, "", 0);
+	ALWAYS(h->ping);
+	hub_options_copy(&h->options, o);
+	set_limits_locked(h, o);
+	return h;
+}
+
+static int open_descriptors(struct hub *h)
+{
+	struct epoll_event e = {.events = EPOLLIN};
+	h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (h->epoll_fd < 0 || h->wake_fd < 0 ||
+	    epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, h->wake_fd, &e) < 0)
+		return -errno;
+	return 0;
+}
+
+static void close_descriptors(struct hub *h)
+{
+	closep(&h->epoll_fd);
+	closep(&h->wake_fd);
+	h->epoll_fd = h->wake_fd = -1;
+}
+
+static void set_running(struct hub *h, bool running)
+{
+	pthread_mutex_lock(&h->lock);
+	h->running = running;
+	pthread_mutex_unlock(&h->lock);
+}
+
+int hub_start(struct hub *h)
+{
+	CHECK_MAGIC(h, HUB_MAGIC);
+	if (h->epoll_fd >= 0)
+		return 0;
+	int r = open_descriptors(h);
+	h->now_us = clock_us();
+	h->now_ms = h->now_us / 1000;
+	h->flushed_us = 0;
+	wheel_init(&h->wheel, h->now_ms);
+	atomic_store(&h->stops, false);
+	set_running(h, true);
+	if (r == 0)
+		r = -pthread_create(&h->thread, NULL, run, h);
+	if (r < 0) {
+		set_running(h, false);
+		close_descriptors(h);
+	}
+	return r;
+}
+
+void hub_stop(struct hub *h, int64_t timeout_ms)
+{
+	CHECK_MAGIC(h, HUB_MAGIC);
+	if (h->epoll_fd < 0)
+		return;
+	atomic_store_explicit(&h->stop_ms, timeout_ms, memory_order_relaxed);
+	atomic_store(&h->stops, true);
+	wake(h);
+	pthread_join(h->thread, NULL);
+	close_descriptors(h);
+}
+
+void hub_free(struct hub **hp)
+{
+	struct hub *h = *hp;
+	if (!h)
+		return;
+	*hp = NULL;
+	CHECK_MAGIC(h, HUB_MAGIC);
+	ALWAYS(h->epoll_fd < 0 && STAILQ_EMPTY(&h->mail));
+	names_done(&h->rooms);
+	names_done(&h->users);
+	names_done(&h->addresses);
+	names_done(&h->sessions);
+	message_unref(h->ping);
+	free(h->history);
+	free(h->input);
+	buf_done(&h->text);
+	hub_options_done(&h->options);
+	pthread_mutex_destroy(&h->lock);
+	h->magic = 0;
+	free(h);
+}
+
+/* ---- figures ------------------------------------------------------------------------- */
+
+void hub_stats(struct hub *h, struct hub_stats *ret)
+{
+	const struct figures *f = &h->figures;
+#define READ(what) .what = atomic_load_explicit(&f->what, memory_order_relaxed)
+	*ret = (struct hub_stats){
+	    READ(clients),      READ(unidentified), READ(users),       READ(rooms),
+	    READ(memberships),  READ(sessions),     READ(adopted),     READ(events),
+	    READ(messages_out), READ(bytes_out),    READ(messages_in), READ(bytes_in),
+	    READ(sends),        READ(ticks),        READ(batch_max),   READ(dropped),
+	    READ(resyncs),      READ(stalls),       READ(resumed),
+	};
+#undef READ
+	for (size_t i = 0; i < HUB_CODES; i++) {
+		ret->closed[i].code = client_code(i);
+		ret->closed[i].count = atomic_load_explicit(&f->closed[i], memory_order_relaxed);
+	}
+	pthread_mutex_lock(&h->lock);
+	ret->lost_mail = h->lost_mail;
+	pthread_mutex_unlock(&h->lock);
+}

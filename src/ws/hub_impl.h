@@ -1,0 +1,375 @@
+/*
+ * What the files of the hub share. All of it is the hub's thread's, but for the mailbox and what
+ * says otherwise; `now` is the hub's own, read once per turn.
+ *
+ * hub.c      life, the loop, the mailbox
+ * client.c   a socket: reading, sending, closing, deadlines
+ * outbox.c   what waits to be sent to one client
+ * message.c  what is sent: framed once
+ * ops.c      what clients ask for
+ * room.c     rooms and who is in them
+ * session.c  what of a client outlives its socket, and the history for it
+ * people.c   users and addresses, and their limits
+ * events.c   changes, resync
+ * names.c, wheel.c  by name; by time
+ */
+#ifndef PROVOST_WS_HUB_IMPL_H
+#define PROVOST_WS_HUB_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "names.h"
+#include "provost/hub.h"
+#include "provost/ws.h"
+#include "wheel.h"
+
+enum {
+	READ_MAX = 4 << 10,       /* bytes that a client gets read in its turn */
+	READ_ECHO_MAX = 64 << 10, /* of one that is echoed: the buffer */
+	EVENTS_PER_TURN = 256,
+	UNSENT_MAX = 128 << 10,  /* bytes that the kernel may hold unsent for one client */
+	IOV_MAX_USED = 64,       /* messages in one send */
+	BACKLOG_MESSAGES = 8192, /* that wait for one client */
+	REPLIES_MAX = 1024,      /* that wait for one client: more is a flood */
+	REPLY_BYTES_MAX = 256 << 10,
+	/* Messages of a client, control frames included: what it may save up, and per second. */
+	ALLOWANCE = 512,
+	ALLOWANCE_PER_S = 128,
+	HISTORY_MESSAGES = 4096,
+	HISTORY_BYTES = 4 << 20,
+	SESSIONS_PER_USER = 64, /* that wait for somebody to resume them */
+	MAIL_MAX = 8192,
+	MAIL_BYTES = 8 << 20,
+	CLOSE_MS = 5000,       /* for the close to be taken and answered */
+	DISCARD_MAX = 1 << 20, /* bytes read on behind a close */
+	CHECK_MS = 1000,       /* between looks whether identities still hold */
+	SESSION_ID_LEN = 32,
+	OP_ID_MAX = 64, /* bytes of an `id`, as JSON */
+};
+
+/* ---- messages ------------------------------------------------------------------------ */
+
+enum message_kind { MESSAGE_EVENT, MESSAGE_REPLY, MESSAGE_RESYNC, MESSAGE_CLOSE };
+
+struct message {
+	uint32_t refs;
+	uint32_t size; /* of the frame, header included */
+	uint8_t kind;
+	uint64_t room; /* id of it; events only */
+	uint64_t seq;
+	uint8_t frame[];
+};
+
+/* NULL when out of memory. */
+struct message *message_new(enum message_kind kind, enum ws_opcode opcode, const void *payload,
+                            size_t n);
+static inline struct message *message_ref(struct message *m)
+{
+	m->refs++;
+	return m;
+}
+void message_unref(struct message *m);
+
+/* ---- what waits to be sent ----------------------------------------------------------- */
+
+struct outbox {
+	struct message **ring; /* `few`, allocated, or NULL: nothing has waited yet */
+	uint32_t cap, head, count;
+	uint32_t sent;    /* bytes of the first that have gone */
+	uint32_t replies; /* that are not events */
+	size_t bytes, reply_bytes;
+	struct message *few[2]; /* most of the time there is not more */
+};
+
+/* Takes a reference. -ENOMEM. */
+int outbox_push(struct outbox *o, struct message *m) _must_check_;
+static inline struct message *outbox_at(const struct outbox *o, uint32_t i)
+{
+	return o->ring[(o->head + i) & (o->cap - 1)];
+}
+/* The first `n` bytes have gone. True: the resync was among what is now gone. */
+bool outbox_sent(struct outbox *o, size_t n);
+/* Drops events, or everything; not what is half sent. Returns how many. */
+size_t outbox_drop(struct outbox *o, bool events_only);
+void outbox_done(struct outbox *o);
+
+/* ---- rooms --------------------------------------------------------------------------- */
+
+struct room {
+	struct names_node node;
+	uint64_t id; /* never used twice */
+	struct member **member;
+	uint32_t members, cap;
+	uint32_t len;
+	char name[];
+};
+
+struct member {
+	struct room *room;
+	struct session *session;
+	uint32_t at;    /* in the room's array */
+	uint64_t since; /* seq: what came before is not for it */
+};
+
+/* ---- sessions ------------------------------------------------------------------------ */
+
+/* Of a client, or of one who has left. */
+struct session {
+	struct names_node node;
+	char id[SESSION_ID_LEN + 1];
+	struct client *client;     /* NULL: it has left */
+	struct identity *identity; /* whose it is */
+	struct member **member;
+	uint32_t members, cap;
+	uint64_t until_ms; /* without a client */
+	TAILQ_ENTRY(session) left, of_user;
+};
+
+struct history_entry {
+	struct message *message;
+	uint64_t at_ms;
+};
+
+/* ---- people -------------------------------------------------------------------------- */
+
+TAILQ_HEAD(client_list, client);
+TAILQ_HEAD(session_list, session);
+
+/* Somebody with a socket, or a session that waits. */
+struct user {
+	struct names_node node;
+	struct client_list clients; /* those that count, the oldest first */
+	struct session_list left;   /* the oldest first */
+	uint32_t connected, counted, waiting;
+	char subject[];
+};
+
+struct address {
+	struct names_node node;
+	uint8_t bytes[16];
+	uint32_t count;
+};
+
+/* ---- clients ------------------------------------------------------------------------- */
+
+enum client_state {
+	CLIENT_UNIDENTIFIED, /* may say who it is */
+	CLIENT_OPEN,
+	CLIENT_CLOSING,  /* our close is on its way, or waits for its answer */
+	CLIENT_DRAINING, /* we have said all; what still comes is dropped until the end */
+	CLIENT_DEAD,     /* its descriptor is closed; freed at the end of the turn */
+};
+
+struct client {
+	/* What telling it something needs stands together: two cache lines. */
+	unsigned magic;
+#define CLIENT_MAGIC 0x50C4E7C1u
+	int fd;
+	uint8_t state;
+	bool echo;
+	bool blocked;      /* EPOLLOUT is asked for */
+	bool deaf;         /* EPOLLIN is not */
+	bool to_flush;     /* on hub->flush */
+	bool resync_waits; /* in the outbox: events are not put behind it until it has gone */
+	bool said_close;   /* the peer has */
+	bool failed;       /* out of memory: to be closed when it is its turn */
+	bool broken;       /* the socket is: to be dropped when it is its turn */
+	struct outbox out;
+	TAILQ_ENTRY(client) flush;
+	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
+
+	bool counted;       /* in user->clients */
+	bool unidentified;  /* counted as such */
+	uint32_t allowance; /* messages that it may send at once */
+	uint32_t discarded; /* bytes */
+	uint64_t refilled_ms;
+	uint64_t number;
+	struct ws_decoder decoder;
+	struct timer timer;
+	uint64_t heard_ms;
+	uint64_t pinged_ms; /* of the last ping; 0: there was none */
+	uint64_t next_ping_ms;
+	uint64_t until_ms;   /* of the state: to identify itself, to close */
+	uint64_t expires_ms; /* of the identity, by our clock; UINT64_MAX: never */
+	struct identity *identity;
+	struct session *session; /* once it is known */
+	struct user *user;
+	struct address *address;
+	TAILQ_ENTRY(client) link, of_user;
+};
+
+/* ---- mail ---------------------------------------------------------------------------- */
+
+enum mail_kind { MAIL_ADOPT, MAIL_CHANGE, MAIL_RESYNC, MAIL_CONFIGURE };
+
+struct mail {
+	STAILQ_ENTRY(mail) link;
+	enum mail_kind kind;
+	size_t size;
+	struct hub_socket socket;   /* MAIL_ADOPT; extra lies behind */
+	struct hub_change change;   /* MAIL_CHANGE; everything lies behind */
+	struct hub_options options; /* MAIL_CONFIGURE */
+};
+STAILQ_HEAD(mail_list, mail);
+
+/* ---- the hub ------------------------------------------------------------------------- */
+
+/* Written by the hub's thread alone, read by all. */
+struct figures {
+	_Atomic uint64_t clients, unidentified, users, rooms, memberships, sessions, adopted,
+	    events, messages_out, bytes_out, messages_in, bytes_in, sends, ticks, batch_max,
+	    dropped, resyncs, stalls, resumed;
+	_Atomic uint64_t closed[HUB_CODES];
+};
+
+struct hub {
+	unsigned magic;
+#define HUB_MAGIC 0x4B0BB0B4u
+	struct auth *auth;
+
+	/* Any thread's. */
+	pthread_mutex_t
+	    lock; /* guards mail, mail_count, mail_bytes, mail_lost, running, reserved */
+	struct mail_list mail;
+	size_t mail_count, mail_bytes;
+	bool mail_lost, running;
+	uint32_t reserved, reserved_unidentified, limit, limit_unidentified;
+	uint64_t lost_mail;
+	atomic_bool stops;
+	_Atomic int64_t stop_ms;
+	struct figures figures;
+
+	/* Of start and stop, one at a time. */
+	pthread_t thread;
+
+	/* The hub's thread's. */
+	struct hub_options options;
+	int epoll_fd, wake_fd;
+	uint64_t now_us, now_ms, flushed_us, check_ms;
+	uint64_t auth_generation;
+	uint64_t seq, room_id, client_number;
+	struct client_list clients, dead, flush;
+	struct names rooms, users, addresses, sessions;
+	struct session_list left; /* all users', the oldest first */
+	struct wheel wheel;
+	struct history_entry *history; /* a ring of HISTORY_MESSAGES */
+	size_t history_head, history_count, history_bytes;
+	uint64_t history_floor; /* what is at or below it cannot be told any more */
+	struct message *ping;
+	uint64_t batch;  /* messages sent in this turn's largest send */
+	bool sent;       /* something was, in this turn */
+	bool alone;      /* the mail in hand is all there is, and the tick is over */
+	char *input;     /* READ_ECHO_MAX bytes */
+	struct buf text; /* JSON that is being made */
+};
+
+#define COUNT(h, what, n)                                                                          \
+	atomic_store_explicit(&(h)->figures.what,                                                  \
+	                      atomic_load_explicit(&(h)->figures.what, memory_order_relaxed) +     \
+	                          (uint64_t)(n),                                                   \
+	                      memory_order_relaxed) /* figures: nothing hangs on their order */
+
+static inline bool client_is_open(const struct client *c)
+{
+	return c->state <= CLIENT_OPEN;
+}
+
+/* ---- client.c ------------------------------------------------------------------------ */
+
+void client_adopt(struct hub *h, const struct hub_socket *s);
+void client_readable(struct hub *h, struct client *c);
+void client_flush(struct hub *h, struct client *c);
+void client_due(struct hub *h, struct client *c);
+/* Whatever it is, behind what waits. Takes the reference over; NULL: out of memory, upon which the
+ * client is closed when its turn to be sent to comes, not before: rooms may be walked over. */
+void client_put(struct hub *h, struct client *c, struct message *m);
+/* The same for a reply: a flood of them that are not taken closes. */
+void client_reply(struct hub *h, struct client *c, struct message *m);
+/* An event, of a room that it is in. Keeps its own reference. */
+void client_event(struct hub *h, struct client *c, struct message *m);
+/* Sends what waits, from within a walk over a room. */
+void client_send_now(struct hub *h, struct client *c);
+/* Drops events that it has not been sent, says close, and lets go of all but the socket. */
+void client_close(struct hub *h, struct client *c, unsigned code, const char *reason);
+/* Ends it at once. `code`: as which it is counted, unless a close has been. */
+void client_drop(struct hub *h, struct client *c, unsigned code);
+void client_arm(struct hub *h, struct client *c);
+/* It has said who it is: true, with a session; false: it was closed. Takes the reference over. */
+bool client_identify(struct hub *h, struct client *c, struct identity *i);
+/* The same subject's, anew. Takes the reference over. */
+void client_renew(struct hub *h, struct client *c, struct identity *i);
+/* Whether its identity still holds; else it is closed. */
+bool client_check(struct hub *h, struct client *c);
+void client_free(struct client *c);
+void count_close(struct hub *h, unsigned code);
+/* What the i-th of figures.closed counts. */
+unsigned client_code(size_t i);
+
+/* ---- ops.c --------------------------------------------------------------------------- */
+
+/* A text message of a client's. */
+void ops_take(struct hub *h, struct client *c, const char *text, size_t n);
+void ops_hello(struct hub *h, struct client *c);
+/* One resync, for all its rooms. */
+void ops_resync(struct hub *h, struct client *c);
+void ops_bye(struct hub *h, struct client *c, uint64_t retry_ms);
+/* Takes it out of rooms that it has no right to any more, and says so. */
+void ops_review(struct hub *h, struct client *c);
+/* Of h->text, as a reply. */
+struct message *ops_message(struct hub *h, enum message_kind kind);
+
+/* ---- room.c -------------------------------------------------------------------------- */
+
+/* The room's name as it is kept: roles in lower case. -EINVAL: it is no room's name. */
+int room_normalise(const char *name, size_t n, char out[HUB_ROOM_MAX + 1],
+                   size_t *ret_n) _must_check_;
+bool room_permits(const struct hub *h, const char *name, size_t n, const struct identity *i);
+struct room *room_find(const struct hub *h, const char *name, size_t n);
+/* 0, also when it is there already; -ENOSPC: in too many; -ENOMEM. */
+int room_join(struct hub *h, struct session *s, const char *name, size_t n) _must_check_;
+void room_leave(struct hub *h, struct session *s, const char *name, size_t n);
+/* A room that nobody is in any more is freed. */
+void member_free(struct hub *h, struct member *m);
+
+/* ---- session.c ----------------------------------------------------------------------- */
+
+/* NULL when out of memory. */
+struct session *session_new(struct hub *h, struct client *c);
+/* Its client goes: it waits, if there is something to wait for. */
+void session_leave(struct hub *h, struct session *s);
+void session_free(struct hub *h, struct session *s);
+/* Those whose time is over. */
+void sessions_expire(struct hub *h);
+/* Gives the rooms of session `id` to the client. False: there is none of its subject. */
+bool session_take(struct hub *h, struct client *c, const char *id);
+/* What came since `seq`, to the client. False: that is not known any more. */
+bool history_tell(struct hub *h, struct client *c, uint64_t seq);
+void history_add(struct hub *h, struct message *m);
+void history_forget(struct hub *h);
+void history_expire(struct hub *h);
+
+/* ---- people.c ------------------------------------------------------------------------ */
+
+/* NULL when out of memory. */
+struct user *user_get(struct hub *h, const char *subject);
+void user_put(struct hub *h, struct user *u);
+/* Counts the client as its identity's. -EDQUOT: that has too many, and the policy is to reject.
+ * -ENOMEM. */
+int user_enter(struct hub *h, struct client *c) _must_check_;
+void user_exit(struct hub *h, struct client *c);
+int address_enter(struct hub *h, struct client *c) _must_check_;
+void address_exit(struct hub *h, struct client *c);
+
+/* ---- events.c ------------------------------------------------------------------------ */
+
+void events_change(struct hub *h, const struct hub_change *c);
+void events_resync(struct hub *h);
+
+/* ---- options ------------------------------------------------------------------------- */
+
+void hub_options_copy(struct hub_options *to, const struct hub_options *from);
+void hub_options_done(struct hub_options *o);
+
+#endif
