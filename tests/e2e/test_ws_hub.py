@@ -496,9 +496,11 @@ def test_adopting_and_publishing_at_once(cluster, db, tell):
             tell("t", "k", times=20)
             report(server)
         stop.set()
-        tell("t", "k", times=5)
-        for thread in threads:
-            thread.join()
+
+        def ended():    # each waits for one event more
+            tell("t", "k")
+            return not any(thread.is_alive() for thread in threads)
+        wait_until(ended, 20)
         assert not failed, failed
         wait_until(lambda: report(server)["connectedClients"] == 0)
 
