@@ -233,7 +233,6 @@ void client_event(struct hub *h, struct client *c, struct message *m)
 /* From here on it is nobody's but the loop's: its rooms, its place among the user's sockets. */
 static void let_go(struct hub *h, struct client *c)
 {
-	identified(h, c);
 	if (c->session)
 		session_leave(h, c->session);
 	c->session = NULL;
@@ -315,6 +314,9 @@ void client_drop(struct hub *h, struct client *c, unsigned code)
 		let_go(h, c);
 	}
 	c->state = CLIENT_DEAD;
+	/* Not before: who never said who it is, and does not answer the close, would else take the
+	 * places of those who did. */
+	identified(h, c);
 	wheel_disarm(&h->wheel, &c->timer);
 	address_exit(h, c);
 	if (c->to_flush)
