@@ -48,29 +48,49 @@ static uint64_t next_ping(const struct hub *h)
 	return h->now_ms + interval - interval / 10 + jitter(interval / 5 + 1);
 }
 
+/* Its answer may have come while the hub had no time to read it. */
+static bool has_unread(const struct client *c)
+{
+	char byte;
+	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void heartbeat(struct hub *h, struct client *c)
 {
-	if (c->pinged_ms && c->heard_ms < c->pinged_ms) {
+	c->next_ping_ms = next_ping(h);
+	/* A ping would wait behind what is not taken, which the stall timeout watches over: as long
+	 * as something of that is taken the peer is there. */
+	if (c->blocked) {
+		c->pinged_ms = 0;
+		return;
+	}
+	if (c->pinged_ms && c->heard_ms < c->pinged_ms && !has_unread(c)) {
 		client_drop(h, c, WS_CODE_LOST);
 		return;
 	}
 	c->pinged_ms = h->now_ms;
-	c->next_ping_ms = next_ping(h);
-	/* Whoever takes nothing has pings enough waiting for it. */
-	if (!c->blocked)
-		client_put(h, c, message_ref(h->ping));
+	client_put(h, c, message_ref(h->ping));
+}
+
+/* A hub that was late has yet to find out whether something would be taken by now. May drop it. */
+static bool has_stalled(struct hub *h, struct client *c)
+{
+	const uint64_t stall_ms = (uint64_t)h->options.stall_timeout_ms;
+	if (!client_is_open(c) || !c->blocked || h->now_ms < c->progress_ms + stall_ms)
+		return false;
+	client_flush(h, c);
+	return client_is_open(c) && c->blocked && h->now_ms >= c->progress_ms + stall_ms;
 }
 
 void client_due(struct hub *h, struct client *c)
 {
-	const uint64_t stall_ms = (uint64_t)h->options.stall_timeout_ms;
 	if (!client_is_open(c) && h->now_ms >= c->until_ms) {
 		client_drop(h, c, WS_CODE_LOST);
 		return;
 	}
 	if (c->state == CLIENT_UNIDENTIFIED && h->now_ms >= c->until_ms) {
 		client_close(h, c, WS_CODE_AUTH_TIMEOUT, "who you are was not said in time");
-	} else if (client_is_open(c) && c->blocked && h->now_ms >= c->progress_ms + stall_ms) {
+	} else if (has_stalled(h, c)) {
 		COUNT(h, stalls, 1);
 		client_close(h, c, WS_CODE_STALLED, "nothing was taken for too long");
 	} else if (client_is_open(c) && h->now_ms >= c->expires_ms) {
