@@ -87,9 +87,10 @@ static int post(struct hub *h, struct mail *m)
 		h->mail_count++;
 		h->mail_bytes += m->size;
 	}
-	pthread_mutex_unlock(&h->lock);
+	/* Under the lock: once the hub has stopped the descriptor may be somebody else's. */
 	if (first)
 		wake(h);
+	pthread_mutex_unlock(&h->lock);
 	return r;
 }
 
@@ -203,8 +204,9 @@ static void say_lost(struct hub *h)
 	pthread_mutex_lock(&h->lock);
 	h->mail_lost = true;
 	h->lost_mail++;
+	if (h->running)
+		wake(h);
 	pthread_mutex_unlock(&h->lock);
-	wake(h);
 }
 
 void hub_publish_change(struct hub *h, const struct hub_change *c)
@@ -527,10 +529,10 @@ static void close_descriptors(struct hub *h)
 	h->epoll_fd = h->wake_fd = -1;
 }
 
-static void set_running(struct hub *h, bool running)
+static void set_running(struct hub *h)
 {
 	pthread_mutex_lock(&h->lock);
-	h->running = running;
+	h->running = true;
 	pthread_mutex_unlock(&h->lock);
 }
 
@@ -545,13 +547,12 @@ int hub_start(struct hub *h)
 	h->flushed_us = 0;
 	wheel_init(&h->wheel, h->now_ms);
 	atomic_store(&h->stops, false);
-	set_running(h, true);
 	if (r == 0)
 		r = -pthread_create(&h->thread, NULL, run, h);
-	if (r < 0) {
-		set_running(h, false);
+	if (r == 0)
+		set_running(h);
+	else
 		close_descriptors(h);
-	}
 	return r;
 }
 
