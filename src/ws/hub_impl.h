@@ -42,6 +42,7 @@ enum {
 	SESSIONS_PER_USER = 64, /* that wait for somebody to resume them */
 	MAIL_MAX = 8192,
 	MAIL_BYTES = 8 << 20,
+	MAIL_PER_TURN = 64, /* as a send can carry of them */
 	CLOSE_MS = 5000,       /* for the close to be taken and answered */
 	DISCARD_MAX = 1 << 20, /* bytes read on behind a close */
 	CHECK_MS = 1000,       /* between looks whether identities still hold */
@@ -249,6 +250,7 @@ struct hub {
 	int epoll_fd, wake_fd;
 	uint64_t now_us, now_ms, flushed_us, check_ms;
 	uint64_t auth_generation;
+	struct mail_list unread; /* fetched from `mail` */
 	uint64_t seq, room_id, client_number;
 	struct client_list clients, dead, flush;
 	struct names rooms, users, addresses, sessions;
