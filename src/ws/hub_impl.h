@@ -111,7 +111,8 @@ struct member {
 	struct room *room;
 	struct session *session;
 	uint32_t at;    /* in the room's array */
-	uint64_t since; /* seq: what came before is not for it */
+	uint64_t since;  /* seq: what came before is not for it */
+	uint64_t joined; /* seq: what came after it has been told already */
 };
 
 /* ---- sessions ------------------------------------------------------------------------ */
@@ -329,6 +330,8 @@ int room_normalise(const char *name, size_t n, char out[HUB_ROOM_MAX + 1],
                    size_t *ret_n) _must_check_;
 bool room_permits(const struct hub *h, const char *name, size_t n, const struct identity *i);
 struct room *room_find(const struct hub *h, const char *name, size_t n);
+/* NULL: it is not in there. */
+struct member *room_member(const struct session *s, const struct room *r);
 /* 0, also when it is there already; -ENOSPC: in too many; -ENOMEM. */
 int room_join(struct hub *h, struct session *s, const char *name, size_t n) _must_check_;
 void room_leave(struct hub *h, struct session *s, const char *name, size_t n);

@@ -363,6 +363,23 @@ def test_resume_takes_over_from_a_connection_that_is_not_known_to_be_dead(server
         assert new.event("change")["keys"] == ["1"]
 
 
+def test_resume_after_the_rooms_were_joined_again(server, tell):
+    """What was missed before the join comes; what was told since it does not come twice."""
+    before = report(server)
+    with WebSocket(server.port, hello=True) as first:
+        first.join("table:t")
+    wait_until(lambda: report(server)["resumable"] == before["resumable"] + 1)
+    tell("t", "missed")
+    wait_until(lambda: report(server)["events"] == before["events"] + 1)
+    with WebSocket(server.port, hello=True) as ws:
+        ws.join("table:t")
+        tell("t", "told")
+        assert ws.event("change")["keys"] == ["told"]
+        assert ws.call("resume", session=first.hello["session"], seq=first.hello["seq"])["resumed"] is True
+        assert ws.event("change")["keys"] == ["missed"]
+        assert ws.silent()
+
+
 def test_resume_after_too_long(cluster, db, tell):
     with Server(cluster, db, ENDPOINTS, {"websocket": {"resume_window": "1s"}}) as server:
         with WebSocket(server.port, hello=True) as ws:
