@@ -301,8 +301,10 @@ static void fail(struct hub *h, struct client *c, unsigned code)
 	c->said_close = true;
 	if (client_is_open(c))
 		client_close(h, c, code, "");
-	else
+	else {
 		set_deaf(h, c, true);
+		want_flush(h, c); /* our close may have gone already */
+	}
 }
 
 static void answer_close(struct hub *h, struct client *c, const struct ws_event *e)

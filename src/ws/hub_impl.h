@@ -37,6 +37,7 @@ enum {
 	/* Messages of a client, control frames included: what it may save up, and per second. */
 	ALLOWANCE = 512,
 	ALLOWANCE_PER_S = 128,
+	AUTH_ALLOWANCE = 32, /* messages that an `auth` counts as */
 	HISTORY_MESSAGES = 4096,
 	HISTORY_BYTES = 4 << 20,
 	SESSIONS_PER_USER = 64, /* that wait for somebody to resume them */

@@ -61,7 +61,7 @@ def closes(server, code):
 @pytest.mark.parametrize("text", [
     "", "x", "{", "[]", "1", "null", '"join"', "{}", '{"op":1}', '{"op":"ping"} x', '{"op":"ping"}{"op":"ping"}', "{'op':'ping'}",
     '{"op":"ping",}', '{"op":"ping","id":NaN}', '{"op":"ping","id":null}', '{"op":"ping","id":[1]}', '{"op":"ping","id":1.5}',
-    '{"op":"ping","id":"' + "x" * 100 + '"}', '{"op":"ping","id":18446744073709551617}', '{"op":"ping","x":"\t"}',
+    '{"op":"ping","id":"' + "x" * 100 + '"}', '{"op":"ping","id":18446744073709551617}', '{"op":"ping","id":-9223372036854775808}', '{"op":"ping","x":"\t"}',
     '{"op":"ping","x":"\\ud800"}', "[" * 10000, '{"op":"ping","a":' * 500,
 ], ids=lambda text: text[:25])
 def test_what_is_not_a_message(server, text):
