@@ -341,6 +341,7 @@ void client_drop(struct hub *h, struct client *c, unsigned code)
 	identified(h, c);
 	wheel_disarm(&h->wheel, &c->timer);
 	address_exit(h, c);
+	h->echoes -= c->echo;
 	if (c->to_flush)
 		TAILQ_REMOVE(&h->flush, c, flush);
 	TAILQ_REMOVE(&h->clients, c, link);
@@ -567,6 +568,10 @@ static struct client *client_new(struct hub *h, const struct hub_socket *s)
 
 static void welcome(struct hub *h, struct client *c, struct identity *i)
 {
+	if (c->echo && h->echoes > ECHOES_MAX) {
+		client_close(h, c, WS_CODE_LIMIT, "too many are echoed already");
+		return;
+	}
 	if (address_enter(h, c) < 0) {
 		identity_unref(&i);
 		client_close(h, c, WS_CODE_LIMIT, "too many connections from this address");
@@ -598,6 +603,7 @@ void client_adopt(struct hub *h, const struct hub_socket *s)
 	COUNT(h, clients, 1);
 	COUNT(h, adopted, 1);
 	COUNT(h, unidentified, c->unidentified);
+	h->echoes += c->echo;
 	client_arm(h, c);
 	welcome(h, c, s->identity);
 	if (s->extra_len > 0 && c->state != CLIENT_DEAD)

@@ -427,13 +427,26 @@ static uint64_t wait_us(const struct hub *h)
 	return us;
 }
 
-static void turn(struct hub *h)
+/* Kernels before 5.11, and sandboxes that do not know it, have no epoll_pwait2; ticks are rounded
+ * up to milliseconds there. */
+static int wait_for_events(struct hub *h, struct epoll_event e[EVENTS_PER_TURN])
 {
-	struct epoll_event e[EVENTS_PER_TURN];
 	uint64_t us = wait_us(h);
 	struct timespec t = {.tv_sec = (time_t)(us / 1000000),
 	                     .tv_nsec = (long)(us % 1000000) * 1000};
-	int n = epoll_pwait2(h->epoll_fd, e, EVENTS_PER_TURN, &t, NULL);
+	if (!h->coarse) {
+		int n = epoll_pwait2(h->epoll_fd, e, EVENTS_PER_TURN, &t, NULL);
+		if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+			return n;
+		h->coarse = true;
+	}
+	return epoll_wait(h->epoll_fd, e, EVENTS_PER_TURN, (int)((us + 999) / 1000));
+}
+
+static void turn(struct hub *h)
+{
+	struct epoll_event e[EVENTS_PER_TURN];
+	int n = wait_for_events(h, e);
 	ALWAYS(n >= 0 || errno == EINTR);
 	h->now_us = clock_us();
 	h->now_ms = h->now_us / 1000;
