@@ -446,6 +446,10 @@ cluster_load_demo() { # database scale
 # The server's own role: no superuser, owner of nothing.
 cluster_create_roles() {
     cluster_psql postgres <<SQL
+SELECT pg_is_in_recovery() AS standby \gset
+\if :standby
+\quit
+\endif
 SELECT 'CREATE ROLE $PG_APP LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$PG_APP') \gexec
 ALTER ROLE $PG_APP NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '$APP_PASSWORD';
 SQL

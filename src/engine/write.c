@@ -192,13 +192,16 @@ static enum fate fate_of(const struct write *w)
 {
 	const struct pg_result *error = error_of(w);
 	const char *tag = conn_tag(w->commit->result);
+	/* Before COMMIT's tag: where it was BEGIN that failed, as it does in recovery, COMMIT finds
+	 * no transaction, warns, and has its tag nonetheless. */
+	if (!w->sent || (error && error != w->commit->result))
+		return FATE_UNDONE;
 	if (!strcmp(tag, "COMMIT"))
 		return FATE_COMMITTED;
-	if (!w->sent || *tag)
+	if (*tag)
 		return FATE_UNDONE;
 	/* A session that ended in COMMIT may have done so after it was durable. */
-	bool at_commit = error == w->commit->result;
-	return error && !(at_commit && ended_session(error)) ? FATE_UNDONE : FATE_UNKNOWN;
+	return error && !ended_session(error) ? FATE_UNDONE : FATE_UNKNOWN;
 }
 
 /* What a transaction that has left nothing is to be told as. */

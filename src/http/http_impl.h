@@ -163,6 +163,9 @@ struct request {
 	size_t sent;            /* bytes of its body */
 };
 
+enum { WAITERS_BITS = 8 };
+_Static_assert(BATCH_MAX < 1 << WAITERS_BITS, "the number fits");
+
 struct client {
 	unsigned magic;
 #define CLIENT_MAGIC 0xC11E47A1u
@@ -175,8 +178,10 @@ struct client {
 	/* Written by the http thread, read by the sweep, which may also extend the deadline. */
 	atomic_int step;
 	_Atomic uint64_t deadline_ms; /* of the step; 0: none */
-	_Atomic uint64_t ticket;      /* of the first of its waiters, while waiting */
-	atomic_uint waiters;          /* how many there are; their tickets follow each other */
+	/* The ticket of the first of its waiters, above WAITERS_BITS with their number, while
+	 * waiting; the others' follow. One word: of two, the sweep could see one request's ticket
+	 * with the number of the one before, and give up what others wait for. */
+	_Atomic uint64_t waiters;
 	/* The sweep's: bytes the peer had taken when it last saw the deadline change, and that
 	 * deadline. */
 	uint64_t acked, acked_deadline_ms;

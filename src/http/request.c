@@ -177,8 +177,7 @@ uint64_t request_suspend(struct request *q, unsigned waiters)
 {
 	struct client *c = client_of(q);
 	uint64_t first = 1 + atomic_fetch_add_explicit(&tickets, waiters, memory_order_relaxed);
-	atomic_store_explicit(&c->ticket, first, memory_order_relaxed);
-	atomic_store_explicit(&c->waiters, waiters, memory_order_relaxed);
+	atomic_store_explicit(&c->waiters, first << WAITERS_BITS | waiters, memory_order_relaxed);
 	set_step(q, STEP_WAITING, 0);
 	MHD_suspend_connection(q->connection);
 	return first;

@@ -170,10 +170,7 @@ static bool has_left(const struct client *c)
 
 void http_sweep(struct http *h, uint64_t now_ms)
 {
-	struct {
-		uint64_t ticket;
-		unsigned waiters;
-	} left[LEFT_AT_ONCE];
+	uint64_t left[LEFT_AT_ONCE]; /* as in struct client */
 	size_t n = 0;
 	struct client *c;
 	uint64_t idle_ms = http_live(h)->idle_timeout_ms;
@@ -182,13 +179,12 @@ void http_sweep(struct http *h, uint64_t now_ms)
 		sweep_one(c, now_ms, idle_ms);
 		if (n == LEFT_AT_ONCE || !has_left(c))
 			continue;
-		left[n].ticket = atomic_load_explicit(&c->ticket, memory_order_relaxed);
-		left[n++].waiters = atomic_load_explicit(&c->waiters, memory_order_relaxed);
+		left[n++] = atomic_load_explicit(&c->waiters, memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&h->lock);
 	while (n-- > 0)
-		for (unsigned i = 0; i < left[n].waiters; i++)
-			engine_abandon(h->engine, left[n].ticket + i);
+		for (uint64_t i = 0; i < left[n] % (1 << WAITERS_BITS); i++)
+			engine_abandon(h->engine, (left[n] >> WAITERS_BITS) + i);
 }
 
 /* Who was let in a moment ago has a request on its way. */

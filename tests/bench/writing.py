@@ -87,8 +87,8 @@ def since(begun):
     return 1000 * (time.perf_counter() - begun)
 
 
-def pgbench(dsn, script, *options, seconds=None, transactions=None, clients=1, defines=None):
-    """The milliseconds of each transaction of a script, given as text."""
+def pgbench(dsn, script, *options, seconds=None, transactions=None, clients=1, defines=None, settings=""):
+    """The milliseconds of each transaction of a script, given as text. `settings`: of the sessions, as PGOPTIONS."""
     with tempfile.TemporaryDirectory(prefix="provost-bench-") as folder:
         file = pathlib.Path(folder) / "script.sql"
         file.write_text(script)
@@ -96,7 +96,7 @@ def pgbench(dsn, script, *options, seconds=None, transactions=None, clients=1, d
         bench.run("pgbench", "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2)), *amount, "-l",
                   "--log-prefix", f"{folder}/log", "-f", file, *options,
                   *(f"-D{name}={value}" for name, value in (defines or {}).items()), dsn,
-                  env={**os.environ, "PATH": f"{os.environ['PATH']}:{postgres_bin()}"})
+                  env={**os.environ, "PGOPTIONS": settings, "PATH": f"{os.environ['PATH']}:{postgres_bin()}"})
         return [int(line.split()[2]) / 1000 for log in pathlib.Path(folder).glob("log.*")
                 for line in log.read_text().splitlines()]
 

@@ -23,7 +23,7 @@
 enum { WORKERS_MAX = 128 };
 
 struct options {
-	unsigned readers, writers, foreign, blinkers, probes, invalidators;
+	unsigned readers, batchers, writers, foreign, blinkers, probes, invalidators;
 	unsigned seconds; /* 0: until there are as many operations, or `stop` */
 	unsigned rows;
 	bool until_violation;
@@ -192,6 +192,7 @@ static void run(struct work *w, const struct options *o)
 	start(w, work_probe, o->probes);
 	start(w, work_write, o->writers);
 	start(w, work_invalidate, o->invalidators);
+	start(w, work_batch, o->batchers);
 	start(w, work_read, o->readers);
 	wait_for_end(w, o);
 	for (int i = 0; i < running; i++) {
@@ -218,6 +219,7 @@ static const struct option OPTIONS[] = {
     {"blinkers", 1, NULL, 'b'},
     {"probes", 1, NULL, 'P'},
     {"invalidators", 1, NULL, 'i'},
+    {"batchers", 1, NULL, 'B'},
     {"read-pause", 1, NULL, 'x'},
     {"write-pause", 1, NULL, 'y'},
     {"invalidate-pause", 1, NULL, 'z'},
@@ -263,6 +265,9 @@ static bool take(struct options *o, struct work *w, int c)
 	case 'r':
 		o->readers = u;
 		return true;
+	case 'B':
+		o->batchers = u;
+		return true;
 	case 'w':
 		o->writers = u;
 		return true;
@@ -289,8 +294,13 @@ static bool take(struct options *o, struct work *w, int c)
 int main(int argc, char **argv)
 {
 	static struct work w = {.hot = 20};
-	struct options o = {
-	    .readers = 12, .writers = 4, .foreign = 3, .blinkers = 1, .probes = 1, .rows = 2000};
+	struct options o = {.readers = 12,
+	                    .batchers = 2,
+	                    .writers = 4,
+	                    .foreign = 3,
+	                    .blinkers = 1,
+	                    .probes = 1,
+	                    .rows = 2000};
 	int c;
 	while ((c = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1)
 		if (!take(&o, &w, c))

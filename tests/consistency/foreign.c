@@ -7,6 +7,8 @@
 
 #include "work.h"
 
+enum { PROBE_PAUSE_US = 500 }; /* a core is not to be busy with asking */
+
 enum outcome { COMMITTED, ROLLED_BACK, UNKNOWN };
 
 #define BUMP                                                                                       \
@@ -258,6 +260,7 @@ static void probe(struct session *s, int row)
 			work_time(w, w->lag, since);
 			return;
 		}
+		worker_pause(s->x, PROBE_PAUSE_US);
 	}
 }
 

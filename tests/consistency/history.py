@@ -111,7 +111,7 @@ class Checker:
             self.process.stdin.close()
 
 
-LISTENER = "query ~ '^/\\* provost \\*/ (LISTEN|SELECT pg_catalog.pg_notify)'"
+LISTENER = "application_name LIKE '%listener'"
 
 
 class Faults:
@@ -249,7 +249,7 @@ BROKEN = {
 }
 
 
-def find_broken(cluster, rule, seconds=20, broken=True, seed=1):
+def find_broken(cluster, rule, seconds=100, broken=True, seed=1):
     """The summary of a run with that rule broken, which ends with the first violation; or of the same without."""
     delays, settings, options = BROKEN[rule]
     options = dict(options)

@@ -1,4 +1,7 @@
 """Short runs of what `run` and `differential` do for longer, for scripts/test. Needs a build with delays."""
+import os
+import subprocess
+
 import pytest
 
 import differential_run
@@ -38,3 +41,12 @@ def test_a_forgotten_dependency_is_found(cluster):
     found = differential_run.run(cluster, writes=25, seed=SEED, paths="/api/admin/courses?", only=["course_pricing_rules"],
                                  spoilt={"courses/list.sql": "-- @depends !course_pricing_rules"})
     assert found["different"] > 0, found
+
+
+@pytest.mark.parametrize("name, value", [("PROVOST_DELAYS", "nowhere=0.5:1ms"), ("PROVOST_DELAYS", "store=2:1ms"),
+                                         ("PROVOST_DELAYS", "store=0.5"), ("PROVOST_BREAK", "everything")])
+def test_what_is_misspelt_is_refused(name, value):
+    """A delay that is nowhere would make the other tests pass for nothing."""
+    done = subprocess.run([history.harness.BINARY, "version"], env={**os.environ, name: value}, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
+    assert done.returncode == 1 and f"{name}: `{value}`" in done.stdout, done.stdout

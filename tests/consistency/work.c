@@ -91,33 +91,37 @@ int64_t worker_stamp(struct worker *x, bool rolls_back)
 
 /* ---- reading ------------------------------------------------------------------------- */
 
-int64_t worker_look(struct worker *x, const struct view *v)
+int64_t worker_judge(struct worker *x, struct reading *r, const struct answer *a)
 {
 	struct counts *n = &x->w->n;
-	struct answer a;
-	bool sent;
-	reading_begin(&x->reading, v);
-	if (client_ask(&x->client, "GET", v->path, NULL, &a, &sent) < 0) {
-		atomic_fetch_add(&n->not_answered, 1);
-		worker_pause(x, 1000);
-		return -1;
-	}
-	if (a.status == 503 || a.status == 504) {
+	if (a->status == 503 || a->status == 504) {
 		atomic_fetch_add(&n->refused, 1);
 		return -1;
 	}
-	if (a.status != 200 && a.status != 404) {
+	if (a->status != 200 && a->status != 404) {
 		if (atomic_fetch_add(&n->strange, 1) < 10)
-			printf("STRANGE GET %.60s: %d %.200s\n", v->path, a.status, a.body);
+			printf("STRANGE GET %.60s: %d %.200s\n", r->view->path, a->status, a->body);
 		return -1;
 	}
-	int64_t version = reading_end(&x->reading, &a);
+	int64_t version = reading_end(r, a);
 	int64_t reads = atomic_fetch_add(&n->reads, 1);
-	atomic_fetch_add(&n->hits, a.hit);
+	atomic_fetch_add(&n->hits, a->hit);
 	if (x->w->operations &&
 	    reads + atomic_load(&n->writes) + atomic_load(&n->foreign) >= x->w->operations)
 		atomic_store(&x->w->stop, true);
 	return version;
+}
+
+int64_t worker_look(struct worker *x, const struct view *v)
+{
+	struct answer a;
+	bool sent;
+	reading_begin(&x->reading, v);
+	if (client_ask(&x->client, "GET", v->path, NULL, &a, &sent) == 0)
+		return worker_judge(x, &x->reading, &a);
+	atomic_fetch_add(&x->w->n.not_answered, 1);
+	worker_pause(x, 1000);
+	return -1;
 }
 
 static const struct view *view_of(struct worker *x, enum view_kind kind, uint64_t i)
@@ -136,7 +140,7 @@ static const struct {
     {VIEW_SOME, 10}, {VIEW_TOTAL, 3}, {VIEW_BLINK, 9},
 };
 
-static const struct view *choose(struct worker *x)
+const struct view *worker_choose(struct worker *x)
 {
 	uint64_t dice = worker_random(x, 100);
 	size_t i = 0;
@@ -161,7 +165,7 @@ void *work_read(void *worker)
 {
 	struct worker *x = worker;
 	while (!atomic_load(&x->w->stop)) {
-		(void)worker_look(x, choose(x));
+		(void)worker_look(x, worker_choose(x));
 		worker_pause(x, x->w->read_pause_us);
 	}
 	return NULL;

@@ -53,6 +53,7 @@ struct worker {
 
 /* Each takes a struct worker, and returns once `stop` is set. */
 void *work_read(void *worker);
+void *work_batch(void *worker);
 void *work_write(void *worker);
 void *work_foreign(void *worker);
 void *work_blink(void *worker);
@@ -70,6 +71,9 @@ int worker_rows(struct worker *x, int n, int *out);
 int64_t worker_stamp(struct worker *x, bool rolls_back);
 /* Asks for a view and has the answer checked: the version of its first row, or -1. */
 int64_t worker_look(struct worker *x, const struct view *v);
+int64_t worker_judge(struct worker *x, struct reading *r, const struct answer *a);
+/* A view to read. */
+const struct view *worker_choose(struct worker *x);
 void work_time(struct work *w, struct times *t, uint64_t since_us);
 uint64_t work_now_us(void);
 

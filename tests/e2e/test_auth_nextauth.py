@@ -41,7 +41,7 @@ def nextauth():
     folder = SCRATCH / "nextauth"
     shutil.copytree(HERE, folder)
     done = subprocess.run(["npm", "install", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"], cwd=folder,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience(100))
     assert done.returncode == 0, f"npm could not install next-auth: {done}"
     assert json.loads((folder / "node_modules/next-auth/package.json").read_text())["version"].startswith("4.")
     return folder

@@ -208,3 +208,18 @@ def test_the_look_survives_the_loss_of_its_connection(cluster, db):
         assert cluster.kill_backends(db)
         cluster.sql(db, "ALTER TABLE goods DISABLE TRIGGER provost_insert")
         wait_until(lambda: "goods" in uncovered(server), LOOK)
+
+
+def test_a_column_that_is_found_by_other_spellings(cluster, db):
+    """What narrows must have values of one spelling each, also when that ends while the server runs."""
+    by_name = ("-- @route GET /api/tags/:name\n-- @path name text\n-- @role public\n-- @returns rows\n-- @cache ttl=1h\n"
+               "-- @depends tag(name=:name)\nSELECT name FROM tag WHERE name = :name")
+    cluster.sql(db, "INSERT INTO tag VALUES ('A'); CREATE COLLATION careless"
+                    " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    with Server(cluster, db, endpoints={**ENDPOINTS, "name.sql": by_name}) as server:
+        assert server.get("/api/tags/a").json() == [] and is_hit(server.get("/api/tags/a"))
+        cluster.sql(db, "ALTER TABLE tag ALTER name TYPE text COLLATE careless")
+        wait_until(lambda: "name" in uncovered(server), LOOK, "it is noticed")
+        assert server.get("/api/tags/a").json() == [{"name": "A"}]
+        cluster.sql(db, "DELETE FROM tag WHERE name = 'A'")
+        assert server.get("/api/tags/a").json() == []

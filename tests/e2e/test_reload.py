@@ -66,7 +66,7 @@ def test_a_hundred_reloads_under_load(cluster, empty_database):
                 {"workers": {"threads": 5}, "database": {"pool_min": 4, "pool_max": 5, "statement_timeout": "7s"}},
                 {"workers": {"threads": 1}, "database": {"pool_min": 1, "pool_max": 1, "statement_timeout": "8s"}}]
     # Reloads that are finished before the next one, so that each has its lines.
-    with Server(cluster, empty_database, ENDPOINTS, settings[-1]) as server:
+    with Server(cluster, empty_database, ENDPOINTS, settings[-1], triggers=False) as server:
         with Load(server, lambda n: f"/api/sleep/{n % 5}?n={n}", clients=3) as busy, \
                 Load(server, one, clients=3, keep_alive=False) as quick:
             busy.wait(20)
@@ -376,8 +376,8 @@ def test_nothing_piles_up(cluster, empty_database):
 
     prepared = {**ENDPOINTS, "prepared.sql": "-- @route GET /api/prepared\n-- @cache off\n"
                                              "SELECT json_build_object('count', count(*)) FROM pg_prepared_statements"}
-    with Server(cluster, empty_database, {**prepared, **endpoints(0)},
-                {"database": {"pool_min": 1, "pool_max": 1}}) as server:
+    with Server(cluster, empty_database, {**prepared, **endpoints(0)}, {"database": {"pool_min": 1, "pool_max": 1}},
+                triggers=False) as server:
         def turn(number):
             for path, text in endpoints(number).items():
                 server.write_endpoint(path, text)

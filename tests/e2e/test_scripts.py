@@ -14,7 +14,7 @@ import urllib.request
 import psycopg2
 import pytest
 
-from harness import BINARY, REPO, SCRATCH, free_port, wait_until
+from harness import BINARY, REPO, SCRATCH, free_port, patience, wait_until
 
 pytestmark = pytest.mark.skipif(BINARY != (REPO / "build/provost").resolve(),
                                 reason="scripts/run has its own binary")
@@ -54,7 +54,7 @@ class Run:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(15)
+            self.process.wait(patience(15))
 
     def says(self, text, seconds=120):
         def said():
@@ -67,8 +67,8 @@ class Run:
         return self
 
     def ends(self, seconds=10):
-        code = self.process.wait(seconds)
-        self.reader.join(5)
+        code = self.process.wait(patience(seconds))
+        self.reader.join(patience(5))
         return code
 
     def env(self):
@@ -116,7 +116,7 @@ def test_home_from_its_creation_to_sigterm(new_home):
         for line in (new_home / "env").read_text().splitlines():
             assert re.fullmatch(r"[A-Z_]+='.*'", line)
         url, _ = run.env()
-        assert urllib.request.urlopen(url + "/readyz", timeout=5).status == 200
+        assert urllib.request.urlopen(url + "/readyz", timeout=patience(5)).status == 200
         assert run.courses() == 100
         run.process.send_signal(signal.SIGTERM)
         assert run.ends(10) == 0
@@ -130,7 +130,7 @@ def test_the_line_that_is_shown_works_and_its_key_is_kept(loaded_home):
             run.ready().says("curl -H")
             lines = run.output.split("in another shell:\n")[1].splitlines()[:2]
             done = subprocess.run(["sh", "-euc", "\n".join(lines).replace("curl -H", "curl -sS -w '\\n%{http_code}' -H")],
-                                  check=True, capture_output=True, text=True, timeout=20)
+                                  check=True, capture_output=True, text=True, timeout=patience(20))
             assert done.stdout.splitlines()[-1] == "200", done
             keys += run.sourced("PROVOST_TOKEN")
             with contextlib.closing(psycopg2.connect(run.env()[1])) as connection, connection.cursor() as cursor:
@@ -198,7 +198,7 @@ def test_second_start_on_a_home_is_refused(loaded_home):
         with Run(loaded_home) as second:
             assert second.ends() == 1
             assert f"already running on {loaded_home} (pid {run.process.pid})" in second.output
-        assert urllib.request.urlopen(run.env()[0] + "/readyz", timeout=5).status == 200
+        assert urllib.request.urlopen(run.env()[0] + "/readyz", timeout=patience(5)).status == 200
 
 
 def test_two_homes_run_side_by_side(loaded_home, new_home):
@@ -259,10 +259,10 @@ def test_broken_configuration(loaded_home, tmp_path):
 
 @pytest.mark.parametrize("args", [["--bogus"], ["--port"], ["--port", "x"], ["--port", "70000"], ["--scale", "0"], ["more"]])
 def test_bad_option_shows_the_usage(args):
-    done = subprocess.run([REPO / "scripts/run", *args], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([REPO / "scripts/run", *args], capture_output=True, text=True, timeout=patience(10))
     assert done.returncode == 2 and "usage: scripts/run" in done.stderr and not done.stdout
 
 
 def test_help():
-    done = subprocess.run([REPO / "scripts/run", "--help"], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([REPO / "scripts/run", "--help"], capture_output=True, text=True, timeout=patience(10))
     assert done.returncode == 0 and "--home DIR" in done.stdout

@@ -1,5 +1,6 @@
 """Writes at the edge: connections lost at chosen places, deadlocks, constraints that fail at the end. A write's data and
 its audit row are both there or both not; what was answered is true; and whatever happened, no later read is old."""
+import os
 import threading
 import time
 
@@ -289,3 +290,26 @@ def test_read_only_is_told(cluster, tables):
         answer = write(server, 1, 1)
         assert answer.status == 503 and UNKNOWN not in answer.body.decode(), answer
         assert state(cluster, tables, 1) == (0, [])
+
+
+def test_recovery_is_told(cluster, tables):
+    """A server in recovery refuses to begin the transaction, but not to end it: nothing was done, whatever COMMIT says."""
+    note = "-- @route POST /api/notes\n-- @body n integer required\n-- @returns none\nINSERT INTO audit (thing, n) VALUES (1, :n)\n"
+    signal = cluster.data / "standby.signal"
+    with Server(cluster, tables, endpoints={**ENDPOINTS, "note.sql": note}, allow_errors=True) as server:
+        assert server.request("POST", "/api/notes", body={"n": 1}).status == 204
+        try:
+            cluster.stop()
+            signal.touch()
+            os.chown(signal, *(getattr(cluster.data.stat(), name) for name in ("st_uid", "st_gid")))
+            cluster.start()
+            cluster.wait_ready()
+            wait_until(lambda: server.get("/api/things/1").status == 200, 10, "reads are answered")
+            answers = [server.request("POST", "/api/notes", body={"n": 2}), write(server, 1, 5)]
+        finally:
+            cluster.stop()
+            signal.unlink()
+            cluster.start()
+        for answer in answers:
+            assert answer.status == 503 and answer.header("Retry-After") and UNKNOWN not in answer.body.decode(), answer
+        assert state(cluster, tables, 1) == (0, [1])

@@ -280,6 +280,7 @@ START_TEST(who_comes_after_a_change_is_not_given_what_was_begun_before_it)
 	ck_assert_uint_eq(stats().waiting, 1);
 	ck_assert_uint_eq(stats().busy, 1);
 	open_gate();
+	WAIT_UNTIL(is_done(&first));
 	for (size_t i = 0; i < ELEMENTSOF(later); i++) {
 		WAIT_UNTIL(is_done(&later[i]));
 		ck_assert_ptr_ne(later[i].waiter.job, first.waiter.job);
@@ -748,6 +749,8 @@ static void *submit_often(void *arg)
 			++*accepted;
 		}
 		end(&a);
+		/* The worker may have the job, and so the catalogue, for a moment longer. */
+		WAIT_UNTIL(atomic_load(&a.catalog.object.refs) == 1);
 		if (r == -ESHUTDOWN)
 			break;
 		if (r < 0)
