@@ -455,9 +455,13 @@ static void server_free(struct server *s)
 static void look(struct server *s)
 {
 	unsigned news = changes_take(&s->changes);
-	if (news & NEWS_IDENTITIES || callers_due_in_ms(&s->callers) == 0)
+	if (news & NEWS_IDENTITIES)
+		callers_hasten(&s->callers);
+	if (news & NEWS_TRIGGERS)
+		covering_hasten(&s->covering);
+	if (callers_due_in_ms(&s->callers) == 0)
 		(void)callers_look(&s->callers);
-	if (news & NEWS_TRIGGERS || covering_due_in_ms(&s->covering) == 0)
+	if (covering_due_in_ms(&s->covering) == 0)
 		(void)covering_look(&s->covering, (struct catalog *)snapshot_use(s->catalog),
 		                    s->config);
 }
