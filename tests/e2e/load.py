@@ -49,7 +49,8 @@ class Load:
         self.numbers = itertools.count()
         self.results = []               # list.append is atomic
         self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._client, daemon=True) for _ in range(clients)]
+        self.turns = [0] * clients      # requests that each client has had an answer to, or none
+        self.threads = [threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(clients)]
 
     def __enter__(self):
         return self.start()
@@ -95,15 +96,22 @@ class Load:
             return sum(1 for r in self.results[seen:] if r.status and status in (None, r.status)) >= more
         wait_until(enough, seconds, f"{more} more answers {status or ''}; last: {self.results[-5:]}")
 
+    def wait_each(self, seconds=10):
+        """Waits until what is under way now has ended, whatever became of it."""
+        seen = list(self.turns)
+        wait_until(lambda: all(now > then for now, then in zip(self.turns, seen)), seconds,
+                   f"each client's request has ended; last: {self.results[-5:]}")
+
     # -- a client
 
-    def _client(self):
+    def _client(self, number):
         connection = None
         while not self.ending.is_set():
             path = self.path(next(self.numbers))
             begun = time.monotonic()
             result, connection = self._request(connection, path, begun)
             self.results.append(result)
+            self.turns[number] += 1
             if result.error == "refused" and self.until_refused:
                 break
             if self.pause or result.error:
