@@ -1,8 +1,10 @@
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -27,6 +29,26 @@ void count_close(struct hub *h, unsigned code)
 	while (i < HUB_CODES - 1 && CODES[i] != code)
 		i++;
 	COUNT(h, closed[i], 1);
+}
+
+/* ---- progress ------------------------------------------------------------------------ */
+
+/* Bytes that the peer has not taken yet, of those that the kernel has. */
+static int in_kernel(const struct client *c)
+{
+	int n = 0;
+	return ioctl(c->fd, SIOCOUTQ, &n) == 0 ? n : 0;
+}
+
+/* Whoever takes little at a time takes something, long before the kernel has room for more. */
+static bool has_taken(struct hub *h, struct client *c)
+{
+	int n = in_kernel(c);
+	if (n >= c->queued)
+		return false;
+	c->queued = n;
+	c->progress_ms = h->now_ms;
+	return true;
 }
 
 /* ---- deadlines ----------------------------------------------------------------------- */
@@ -70,7 +92,8 @@ void client_due(struct hub *h, struct client *c)
 	}
 	if (c->state == CLIENT_UNIDENTIFIED && h->now_ms >= c->until_ms) {
 		client_close(h, c, WS_CODE_AUTH_TIMEOUT, "who you are was not said in time");
-	} else if (client_is_open(c) && c->blocked && h->now_ms >= c->progress_ms + stall_ms) {
+	} else if (client_is_open(c) && c->blocked && h->now_ms >= c->progress_ms + stall_ms &&
+	           !has_taken(h, c)) {
 		COUNT(h, stalls, 1);
 		client_close(h, c, WS_CODE_STALLED, "nothing was taken for too long");
 	} else if (client_is_open(c) && h->now_ms >= c->expires_ms) {
@@ -98,8 +121,10 @@ static void set_blocked(struct hub *h, struct client *c, bool blocked)
 		return;
 	c->blocked = blocked;
 	set_events(h, c);
-	if (blocked)
-		client_arm(h, c);
+	if (!blocked)
+		return;
+	c->queued = in_kernel(c);
+	client_arm(h, c);
 }
 
 static void set_deaf(struct hub *h, struct client *c, bool deaf)

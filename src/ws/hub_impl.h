@@ -184,6 +184,7 @@ struct client {
 	bool unidentified;  /* counted as such */
 	uint32_t allowance; /* messages that it may send at once */
 	uint32_t discarded; /* bytes */
+	int queued;         /* bytes in the kernel when it was blocked, or last looked at */
 	uint64_t refilled_ms;
 	uint64_t number;
 	struct ws_decoder decoder;
