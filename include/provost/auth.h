@@ -155,7 +155,8 @@ int auth_identify_again(struct auth *a, struct auth_memory *m, const struct cred
 void auth_memory_done(struct auth_memory *m);
 
 /* Whether an identity that somebody holds on to (a WebSocket) would still be accepted: 0, or as
- * auth_identify. After a change of the settings a token must be presented anew: -EKEYREJECTED. */
+ * auth_identify. After a change of the settings, or of an API key's rights, a token must be
+ * presented anew: -EKEYREJECTED. */
 int auth_still_valid(struct auth *a, const struct identity *i, int64_t now_s,
                      const char **reason) _must_check_;
 

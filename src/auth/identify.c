@@ -157,7 +157,7 @@ int auth_still_valid(struct auth *a, const struct identity *i, int64_t now_s, co
 	CHECK_MAGIC(a, AUTH_MAGIC);
 	st = auth_state(a);
 	if (i->kind == IDENTITY_API_KEY && st->settings->mode == AUTH_TOKEN)
-		r = keytable_check(st->keys, i->token_id, now_s, reason);
+		r = keytable_check(st->keys, i, now_s, reason);
 	else if (i->origin != st->settings->generation)
 		r = refuse(reason, -EKEYREJECTED, "the settings have changed");
 	else if (now_s >= i->expires_s)

@@ -87,14 +87,21 @@ int keytable_identify(const struct keytable *t, const char *text, size_t n, int6
 	return r;
 }
 
-int keytable_check(const struct keytable *t, const char *id, int64_t now_s, const char **reason)
+int keytable_check(const struct keytable *t, const struct identity *i, int64_t now_s,
+                   const char **reason)
 {
 	const struct row *row;
 
 	CHECK_MAGIC(t, KEYTABLE_MAGIC);
-	row = find(t, id);
+	row = find(t, i->token_id);
 	if (!row) {
 		*reason = "the API key is not known";
+		return -EKEYREJECTED;
+	}
+	if (strcmp(row->identity->subject, i->subject) != 0 ||
+	    strcmp(row->identity->roles_text, i->roles_text) != 0 ||
+	    row->identity->expires_s < i->expires_s) {
+		*reason = "the API key's rights have changed";
 		return -EKEYREJECTED;
 	}
 	return check_row(row, now_s, reason);

@@ -17,8 +17,9 @@ void keytable_unref(struct keytable **t);
 /* As auth_identify; `text` begins as keys do. */
 int keytable_identify(const struct keytable *t, const char *text, size_t n, int64_t now_s,
                       struct identity **ret, const char **reason) _must_check_;
-/* Whether a key with that id is still good. */
-int keytable_check(const struct keytable *t, const char *id, int64_t now_s,
+/* Whether the key is still good, and still gives its holder the same: the subject, the roles, the
+ * time. */
+int keytable_check(const struct keytable *t, const struct identity *i, int64_t now_s,
                    const char **reason) _must_check_;
 
 size_t keytable_count(const struct keytable *t);

@@ -1,10 +1,8 @@
 #include <errno.h>
-#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -31,26 +29,6 @@ void count_close(struct hub *h, unsigned code)
 	COUNT(h, closed[i], 1);
 }
 
-/* ---- progress ------------------------------------------------------------------------ */
-
-/* Bytes that the peer has not taken yet, of those that the kernel has. */
-static int in_kernel(const struct client *c)
-{
-	int n = 0;
-	return ioctl(c->fd, SIOCOUTQ, &n) == 0 ? n : 0;
-}
-
-/* Whoever takes little at a time takes something, long before the kernel has room for more. */
-static bool has_taken(struct hub *h, struct client *c)
-{
-	int n = in_kernel(c);
-	if (n >= c->queued)
-		return false;
-	c->queued = n;
-	c->progress_ms = h->now_ms;
-	return true;
-}
-
 /* ---- deadlines ----------------------------------------------------------------------- */
 
 void client_arm(struct hub *h, struct client *c)
@@ -70,30 +48,49 @@ static uint64_t next_ping(const struct hub *h)
 	return h->now_ms + interval - interval / 10 + jitter(interval / 5 + 1);
 }
 
+/* Its answer may have come while the hub had no time to read it. */
+static bool has_unread(const struct client *c)
+{
+	char byte;
+	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void heartbeat(struct hub *h, struct client *c)
 {
-	if (c->pinged_ms && c->heard_ms < c->pinged_ms) {
+	c->next_ping_ms = next_ping(h);
+	/* A ping would wait behind what is not taken, which the stall timeout watches over: as long
+	 * as something of that is taken the peer is there. */
+	if (c->blocked) {
+		c->pinged_ms = 0;
+		return;
+	}
+	if (c->pinged_ms && c->heard_ms < c->pinged_ms && !has_unread(c)) {
 		client_drop(h, c, WS_CODE_LOST);
 		return;
 	}
 	c->pinged_ms = h->now_ms;
-	c->next_ping_ms = next_ping(h);
-	/* Whoever takes nothing has pings enough waiting for it. */
-	if (!c->blocked)
-		client_put(h, c, message_ref(h->ping));
+	client_put(h, c, message_ref(h->ping));
+}
+
+/* A hub that was late has yet to find out whether something would be taken by now. May drop it. */
+static bool has_stalled(struct hub *h, struct client *c)
+{
+	const uint64_t stall_ms = (uint64_t)h->options.stall_timeout_ms;
+	if (!client_is_open(c) || !c->blocked || h->now_ms < c->progress_ms + stall_ms)
+		return false;
+	client_flush(h, c);
+	return client_is_open(c) && c->blocked && h->now_ms >= c->progress_ms + stall_ms;
 }
 
 void client_due(struct hub *h, struct client *c)
 {
-	const uint64_t stall_ms = (uint64_t)h->options.stall_timeout_ms;
 	if (!client_is_open(c) && h->now_ms >= c->until_ms) {
 		client_drop(h, c, WS_CODE_LOST);
 		return;
 	}
 	if (c->state == CLIENT_UNIDENTIFIED && h->now_ms >= c->until_ms) {
 		client_close(h, c, WS_CODE_AUTH_TIMEOUT, "who you are was not said in time");
-	} else if (client_is_open(c) && c->blocked && h->now_ms >= c->progress_ms + stall_ms &&
-	           !has_taken(h, c)) {
+	} else if (has_stalled(h, c)) {
 		COUNT(h, stalls, 1);
 		client_close(h, c, WS_CODE_STALLED, "nothing was taken for too long");
 	} else if (client_is_open(c) && h->now_ms >= c->expires_ms) {
@@ -121,10 +118,8 @@ static void set_blocked(struct hub *h, struct client *c, bool blocked)
 		return;
 	c->blocked = blocked;
 	set_events(h, c);
-	if (!blocked)
-		return;
-	c->queued = in_kernel(c);
-	client_arm(h, c);
+	if (blocked)
+		client_arm(h, c);
 }
 
 static void set_deaf(struct hub *h, struct client *c, bool deaf)
@@ -258,7 +253,6 @@ void client_event(struct hub *h, struct client *c, struct message *m)
 /* From here on it is nobody's but the loop's: its rooms, its place among the user's sockets. */
 static void let_go(struct hub *h, struct client *c)
 {
-	identified(h, c);
 	if (c->session)
 		session_leave(h, c->session);
 	c->session = NULL;
@@ -307,8 +301,10 @@ static void fail(struct hub *h, struct client *c, unsigned code)
 	c->said_close = true;
 	if (client_is_open(c))
 		client_close(h, c, code, "");
-	else
+	else {
 		set_deaf(h, c, true);
+		want_flush(h, c); /* our close may have gone already */
+	}
 }
 
 static void answer_close(struct hub *h, struct client *c, const struct ws_event *e)
@@ -340,8 +336,12 @@ void client_drop(struct hub *h, struct client *c, unsigned code)
 		let_go(h, c);
 	}
 	c->state = CLIENT_DEAD;
+	/* Not before: who never said who it is, and does not answer the close, would else take the
+	 * places of those who did. */
+	identified(h, c);
 	wheel_disarm(&h->wheel, &c->timer);
 	address_exit(h, c);
+	h->echoes -= c->echo;
 	if (c->to_flush)
 		TAILQ_REMOVE(&h->flush, c, flush);
 	TAILQ_REMOVE(&h->clients, c, link);
@@ -568,6 +568,10 @@ static struct client *client_new(struct hub *h, const struct hub_socket *s)
 
 static void welcome(struct hub *h, struct client *c, struct identity *i)
 {
+	if (c->echo && h->echoes > ECHOES_MAX) {
+		client_close(h, c, WS_CODE_LIMIT, "too many are echoed already");
+		return;
+	}
 	if (address_enter(h, c) < 0) {
 		identity_unref(&i);
 		client_close(h, c, WS_CODE_LIMIT, "too many connections from this address");
@@ -599,6 +603,7 @@ void client_adopt(struct hub *h, const struct hub_socket *s)
 	COUNT(h, clients, 1);
 	COUNT(h, adopted, 1);
 	COUNT(h, unidentified, c->unidentified);
+	h->echoes += c->echo;
 	client_arm(h, c);
 	welcome(h, c, s->identity);
 	if (s->extra_len > 0 && c->state != CLIENT_DEAD)

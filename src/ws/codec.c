@@ -180,7 +180,8 @@ static int take_header(struct ws_decoder *d, char **data, size_t *n)
 
 static int keep(struct ws_decoder *d, const char *p, size_t n)
 {
-	d->gathered.max = d->max + WS_CONTROL_MAX + 1;
+	/* The header has been let pass; should `max` have fallen since, the next will not be. */
+	d->gathered.max = MAX(d->gathered.max, d->max + WS_CONTROL_MAX + 1);
 	buf_add(&d->gathered, p, n);
 	if (d->gathered.failed)
 		return -ENOMEM;

@@ -87,9 +87,10 @@ static int post(struct hub *h, struct mail *m)
 		h->mail_count++;
 		h->mail_bytes += m->size;
 	}
-	pthread_mutex_unlock(&h->lock);
+	/* Under the lock: once the hub has stopped the descriptor may be somebody else's. */
 	if (first)
 		wake(h);
+	pthread_mutex_unlock(&h->lock);
 	return r;
 }
 
@@ -203,8 +204,9 @@ static void say_lost(struct hub *h)
 	pthread_mutex_lock(&h->lock);
 	h->mail_lost = true;
 	h->lost_mail++;
+	if (h->running)
+		wake(h);
 	pthread_mutex_unlock(&h->lock);
-	wake(h);
 }
 
 void hub_publish_change(struct hub *h, const struct hub_change *c)
@@ -290,24 +292,32 @@ static void read_mail(struct hub *h, struct mail *m)
 	mail_free(m);
 }
 
-static void read_all_mail(struct hub *h)
+static void fetch_mail(struct hub *h)
 {
-	struct mail_list all = STAILQ_HEAD_INITIALIZER(all);
-	struct mail *m;
 	pthread_mutex_lock(&h->lock);
-	STAILQ_CONCAT(&all, &h->mail);
+	STAILQ_CONCAT(&h->unread, &h->mail);
 	h->mail_count = h->mail_bytes = 0;
 	bool lost = h->mail_lost;
 	h->mail_lost = false;
 	pthread_mutex_unlock(&h->lock);
-	bool due = h->now_us - h->flushed_us >= tick_us(h) && TAILQ_EMPTY(&h->flush);
-	h->alone = due && (m = STAILQ_FIRST(&all)) && !STAILQ_NEXT(m, link);
-	while ((m = STAILQ_FIRST(&all))) {
-		STAILQ_REMOVE_HEAD(&all, link);
-		read_mail(h, m);
-	}
+	/* Not only behind what there is to read: what was lost has been committed already. */
 	if (lost)
 		events_resync(h);
+}
+
+/* Some of what there is: a full mailbox is seconds of work when many are told, in which nobody
+ * would be read or sent anything, and everybody's backlog would fill. */
+static void read_some_mail(struct hub *h)
+{
+	struct mail *m;
+	if (STAILQ_EMPTY(&h->unread))
+		fetch_mail(h);
+	bool due = h->now_us - h->flushed_us >= tick_us(h) && TAILQ_EMPTY(&h->flush);
+	h->alone = due && (m = STAILQ_FIRST(&h->unread)) && !STAILQ_NEXT(m, link);
+	for (unsigned i = 0; i < MAIL_PER_TURN && (m = STAILQ_FIRST(&h->unread)); i++) {
+		STAILQ_REMOVE_HEAD(&h->unread, link);
+		read_mail(h, m);
+	}
 }
 
 static void take_event(struct hub *h, const struct epoll_event *e)
@@ -408,6 +418,8 @@ static void bury(struct hub *h)
 static uint64_t wait_us(const struct hub *h)
 {
 	uint64_t us = h->wheel.armed > 0 ? WHEEL_STEP_MS * 1000 : CHECK_MS * 1000;
+	if (!STAILQ_EMPTY(&h->unread))
+		return 0;
 	if (!TAILQ_EMPTY(&h->flush)) {
 		uint64_t since = h->now_us - h->flushed_us;
 		us = MIN(us, since < tick_us(h) ? tick_us(h) - since : 0);
@@ -415,17 +427,30 @@ static uint64_t wait_us(const struct hub *h)
 	return us;
 }
 
-static void turn(struct hub *h)
+/* Kernels before 5.11, and sandboxes that do not know it, have no epoll_pwait2; ticks are rounded
+ * up to milliseconds there. */
+static int wait_for_events(struct hub *h, struct epoll_event e[EVENTS_PER_TURN])
 {
-	struct epoll_event e[EVENTS_PER_TURN];
 	uint64_t us = wait_us(h);
 	struct timespec t = {.tv_sec = (time_t)(us / 1000000),
 	                     .tv_nsec = (long)(us % 1000000) * 1000};
-	int n = epoll_pwait2(h->epoll_fd, e, EVENTS_PER_TURN, &t, NULL);
+	if (!h->coarse) {
+		int n = epoll_pwait2(h->epoll_fd, e, EVENTS_PER_TURN, &t, NULL);
+		if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+			return n;
+		h->coarse = true;
+	}
+	return epoll_wait(h->epoll_fd, e, EVENTS_PER_TURN, (int)((us + 999) / 1000));
+}
+
+static void turn(struct hub *h)
+{
+	struct epoll_event e[EVENTS_PER_TURN];
+	int n = wait_for_events(h, e);
 	ALWAYS(n >= 0 || errno == EINTR);
 	h->now_us = clock_us();
 	h->now_ms = h->now_us / 1000;
-	read_all_mail(h);
+	read_some_mail(h);
 	for (int i = 0; i < n; i++)
 		take_event(h, &e[i]);
 	look_after(h);
@@ -458,7 +483,9 @@ static void end(struct hub *h)
 	pthread_mutex_lock(&h->lock);
 	h->running = false;
 	pthread_mutex_unlock(&h->lock);
-	read_all_mail(h);
+	do
+		read_some_mail(h);
+	while (!STAILQ_EMPTY(&h->unread) || !STAILQ_EMPTY(&h->mail));
 	say_bye(h);
 	uint64_t until_ms =
 	    h->now_ms + (uint64_t)atomic_load_explicit(&h->stop_ms, memory_order_relaxed);
@@ -492,6 +519,7 @@ struct hub *hub_new(const struct hub_options *o, struct auth *auth)
 	h->epoll_fd = h->wake_fd = -1;
 	pthread_mutex_init(&h->lock, NULL);
 	STAILQ_INIT(&h->mail);
+	STAILQ_INIT(&h->unread);
 	TAILQ_INIT(&h->clients);
 	TAILQ_INIT(&h->dead);
 	TAILQ_INIT(&h->flush);
@@ -527,10 +555,10 @@ static void close_descriptors(struct hub *h)
 	h->epoll_fd = h->wake_fd = -1;
 }
 
-static void set_running(struct hub *h, bool running)
+static void set_running(struct hub *h)
 {
 	pthread_mutex_lock(&h->lock);
-	h->running = running;
+	h->running = true;
 	pthread_mutex_unlock(&h->lock);
 }
 
@@ -545,13 +573,12 @@ int hub_start(struct hub *h)
 	h->flushed_us = 0;
 	wheel_init(&h->wheel, h->now_ms);
 	atomic_store(&h->stops, false);
-	set_running(h, true);
 	if (r == 0)
 		r = -pthread_create(&h->thread, NULL, run, h);
-	if (r < 0) {
-		set_running(h, false);
+	if (r == 0)
+		set_running(h);
+	else
 		close_descriptors(h);
-	}
 	return r;
 }
 

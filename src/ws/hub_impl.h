@@ -28,6 +28,7 @@
 enum {
 	READ_MAX = 4 << 10,       /* bytes that a client gets read in its turn */
 	READ_ECHO_MAX = 64 << 10, /* of one that is echoed: the buffer */
+	ECHOES_MAX = 64, /* echoed at once: each may hold HUB_ECHO_MAX that comes, and that goes */
 	EVENTS_PER_TURN = 256,
 	UNSENT_MAX = 128 << 10,  /* bytes that the kernel may hold unsent for one client */
 	IOV_MAX_USED = 64,       /* messages in one send */
@@ -37,11 +38,13 @@ enum {
 	/* Messages of a client, control frames included: what it may save up, and per second. */
 	ALLOWANCE = 512,
 	ALLOWANCE_PER_S = 128,
+	AUTH_ALLOWANCE = 32, /* messages that an `auth` counts as */
 	HISTORY_MESSAGES = 4096,
 	HISTORY_BYTES = 4 << 20,
 	SESSIONS_PER_USER = 64, /* that wait for somebody to resume them */
 	MAIL_MAX = 8192,
 	MAIL_BYTES = 8 << 20,
+	MAIL_PER_TURN = 64,    /* as a send can carry of them */
 	CLOSE_MS = 5000,       /* for the close to be taken and answered */
 	DISCARD_MAX = 1 << 20, /* bytes read on behind a close */
 	CHECK_MS = 1000,       /* between looks whether identities still hold */
@@ -109,8 +112,9 @@ struct room {
 struct member {
 	struct room *room;
 	struct session *session;
-	uint32_t at;    /* in the room's array */
-	uint64_t since; /* seq: what came before is not for it */
+	uint32_t at;     /* in the room's array */
+	uint64_t since;  /* seq: what came before is not for it */
+	uint64_t joined; /* seq: what came after it has been told already */
 };
 
 /* ---- sessions ------------------------------------------------------------------------ */
@@ -184,7 +188,6 @@ struct client {
 	bool unidentified;  /* counted as such */
 	uint32_t allowance; /* messages that it may send at once */
 	uint32_t discarded; /* bytes */
-	int queued;         /* bytes in the kernel when it was blocked, or last looked at */
 	uint64_t refilled_ms;
 	uint64_t number;
 	struct ws_decoder decoder;
@@ -248,8 +251,10 @@ struct hub {
 	/* The hub's thread's. */
 	struct hub_options options;
 	int epoll_fd, wake_fd;
+	bool coarse; /* there is no epoll_pwait2 */
 	uint64_t now_us, now_ms, flushed_us, check_ms;
 	uint64_t auth_generation;
+	struct mail_list unread; /* fetched from `mail` */
 	uint64_t seq, room_id, client_number;
 	struct client_list clients, dead, flush;
 	struct names rooms, users, addresses, sessions;
@@ -259,6 +264,7 @@ struct hub {
 	size_t history_head, history_count, history_bytes;
 	uint64_t history_floor; /* what is at or below it cannot be told any more */
 	struct message *ping;
+	unsigned echoes; /* clients that are echoed */
 	uint64_t batch;  /* messages sent in this turn's largest send */
 	bool sent;       /* something was, in this turn */
 	bool alone;      /* the mail in hand is all there is, and the tick is over */
@@ -328,6 +334,8 @@ int room_normalise(const char *name, size_t n, char out[HUB_ROOM_MAX + 1],
                    size_t *ret_n) _must_check_;
 bool room_permits(const struct hub *h, const char *name, size_t n, const struct identity *i);
 struct room *room_find(const struct hub *h, const char *name, size_t n);
+/* NULL: it is not in there. */
+struct member *room_member(const struct session *s, const struct room *r);
 /* 0, also when it is there already; -ENOSPC: in too many; -ENOMEM. */
 int room_join(struct hub *h, struct session *s, const char *name, size_t n) _must_check_;
 void room_leave(struct hub *h, struct session *s, const char *name, size_t n);

@@ -234,6 +234,12 @@ static void op_auth(const struct op *o)
 	struct identity *i = NULL;
 	const char *reason;
 	bool first = o->c->state == CLIENT_UNIDENTIFIED;
+	/* A signature costs the hub's thread as much as hundreds of messages. */
+	if (!first && o->c->allowance < AUTH_ALLOWANCE) {
+		client_close(o->h, o->c, WS_CODE_LIMIT, "too many messages");
+		return;
+	}
+	o->c->allowance -= MIN(o->c->allowance, (uint32_t)AUTH_ALLOWANCE);
 	int r = identify(o, &i, &reason);
 	if (r < 0 && first)
 		client_close(o->h, o->c, WS_CODE_UNAUTHENTICATED, reason ? reason : "");
@@ -285,7 +291,8 @@ static int read_id(struct op *o)
 	bool number = json_object_is_type(v, json_type_int);
 	if (!number && !json_object_is_type(v, json_type_string))
 		return -EINVAL;
-	if (number && llabs(json_object_get_int64(v)) > OP_ID_NUMBER_MAX)
+	int64_t n = number ? json_object_get_int64(v) : 0;
+	if (n > OP_ID_NUMBER_MAX || n < -OP_ID_NUMBER_MAX)
 		return -EINVAL;
 	const char *text = json_object_to_json_string_ext(v, JSON_C_TO_STRING_PLAIN |
 	                                                         JSON_C_TO_STRING_NOSLASHESCAPE);

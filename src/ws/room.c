@@ -131,7 +131,7 @@ static void room_put(struct hub *h, struct room *r)
 
 /* ---- members ------------------------------------------------------------------------- */
 
-static struct member *find_member(const struct session *s, const struct room *r)
+struct member *room_member(const struct session *s, const struct room *r)
 {
 	for (uint32_t i = 0; i < s->members; i++)
 		if (s->member[i]->room == r)
@@ -159,7 +159,8 @@ static int enter(struct hub *h, struct session *s, struct room *r)
 	if (grow(&r->member, r->members, &r->cap, 1) < 0 ||
 	    grow(&s->member, s->members, &s->cap, 1) < 0 || !(m = malloc(sizeof *m)))
 		return -ENOMEM;
-	*m = (struct member){.room = r, .session = s, .at = r->members, .since = h->seq};
+	*m = (struct member){
+	    .room = r, .session = s, .at = r->members, .since = h->seq, .joined = h->seq};
 	r->member[r->members++] = m;
 	s->member[s->members++] = m;
 	COUNT(h, memberships, 1);
@@ -169,7 +170,7 @@ static int enter(struct hub *h, struct session *s, struct room *r)
 int room_join(struct hub *h, struct session *s, const char *name, size_t n)
 {
 	struct room *r = room_find(h, name, n);
-	if (r && find_member(s, r))
+	if (r && room_member(s, r))
 		return 0;
 	if (s->members >= HUB_ROOMS_PER_CLIENT)
 		return -ENOSPC;
@@ -202,7 +203,7 @@ void member_free(struct hub *h, struct member *m)
 void room_leave(struct hub *h, struct session *s, const char *name, size_t n)
 {
 	struct room *r = room_find(h, name, n);
-	struct member *m = r ? find_member(s, r) : NULL;
+	struct member *m = r ? room_member(s, r) : NULL;
 	if (m)
 		member_free(h, m);
 }

@@ -80,18 +80,18 @@ void sessions_expire(struct hub *h)
 		session_free(h, s);
 }
 
-/* The rooms change hands; those that the client is in already stay as they are. */
+/* The rooms change hands. In those that the client has joined already it was told all from then on,
+ * and misses what came before that. */
 static void take_rooms(struct hub *h, struct session *to, struct session *from)
 {
 	for (uint32_t i = 0; i < from->members; i++) {
-		struct member *m = from->member[i];
+		const struct member *m = from->member[i];
 		const struct room *r = m->room;
-		uint32_t before = to->members;
 		if (!room_permits(h, r->name, r->len, to->identity) ||
 		    room_join(h, to, r->name, r->len) < 0)
 			continue;
-		if (to->members > before)
-			to->member[before]->since = m->since;
+		struct member *own = room_member(to, r);
+		own->since = MIN(own->since, m->since);
 	}
 }
 
@@ -122,7 +122,7 @@ static struct history_entry *entry_at(const struct hub *h, size_t i)
 static void drop_first(struct hub *h)
 {
 	struct message *m = entry_at(h, 0)->message;
-	h->history_floor = m->seq;
+	h->history_floor = MAX(h->history_floor, m->seq);
 	h->history_bytes -= m->size;
 	h->history_head = (h->history_head + 1) % HISTORY_MESSAGES;
 	h->history_count--;
@@ -200,7 +200,7 @@ bool history_tell(struct hub *h, struct client *c, uint64_t seq)
 	for (size_t i = find_past(h, seq); i < h->history_count; i++) {
 		struct message *m = entry_at(h, i)->message;
 		const struct member *member = member_of(s, m->room);
-		if (member && m->seq > member->since)
+		if (member && m->seq > member->since && m->seq <= member->joined)
 			client_event(h, c, m);
 	}
 	return true;

@@ -204,6 +204,13 @@ def test_many_messages(server):
         assert time.monotonic() - start < patience(2)
 
 
+def test_how_many_are_echoed(server):
+    """Each may hold 32 MiB, so there are 64 at most; others' ends may not have been seen yet."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(WebSocket(server.port, "/echo")) for _ in range(65)]
+        assert found[-1].closed()[0] == 4429
+
+
 def test_without_the_option_there_is_no_echo(cluster, empty_database):
     with Server(cluster, empty_database, ENDPOINTS) as server, pytest.raises(Refused) as refused:
         WebSocket(server.port, "/echo")

@@ -61,7 +61,7 @@ def closes(server, code):
 @pytest.mark.parametrize("text", [
     "", "x", "{", "[]", "1", "null", '"join"', "{}", '{"op":1}', '{"op":"ping"} x', '{"op":"ping"}{"op":"ping"}', "{'op':'ping'}",
     '{"op":"ping",}', '{"op":"ping","id":NaN}', '{"op":"ping","id":null}', '{"op":"ping","id":[1]}', '{"op":"ping","id":1.5}',
-    '{"op":"ping","id":"' + "x" * 100 + '"}', '{"op":"ping","id":18446744073709551617}', '{"op":"ping","x":"\t"}',
+    '{"op":"ping","id":"' + "x" * 100 + '"}', '{"op":"ping","id":18446744073709551617}', '{"op":"ping","id":-9223372036854775808}', '{"op":"ping","x":"\t"}',
     '{"op":"ping","x":"\\ud800"}', "[" * 10000, '{"op":"ping","a":' * 500,
 ], ids=lambda text: text[:25])
 def test_what_is_not_a_message(server, text):
@@ -361,6 +361,23 @@ def test_resume_takes_over_from_a_connection_that_is_not_known_to_be_dead(server
         assert old.closed()[0] == 4001
         tell("t", "1")
         assert new.event("change")["keys"] == ["1"]
+
+
+def test_resume_after_the_rooms_were_joined_again(server, tell):
+    """What was missed before the join comes; what was told since it does not come twice."""
+    before = report(server)
+    with WebSocket(server.port, hello=True) as first:
+        first.join("table:t")
+    wait_until(lambda: report(server)["resumable"] == before["resumable"] + 1)
+    tell("t", "missed")
+    wait_until(lambda: report(server)["events"] == before["events"] + 1)
+    with WebSocket(server.port, hello=True) as ws:
+        ws.join("table:t")
+        tell("t", "told")
+        assert ws.event("change")["keys"] == ["told"]
+        assert ws.call("resume", session=first.hello["session"], seq=first.hello["seq"])["resumed"] is True
+        assert ws.event("change")["keys"] == ["missed"]
+        assert ws.silent()
 
 
 def test_resume_after_too_long(cluster, db, tell):

@@ -130,6 +130,34 @@ START_TEST(keys_expire_and_are_revoked)
 }
 END_TEST
 
+/* Whoever holds on to an identity of before. */
+START_TEST(a_key_whose_rights_change)
+{
+	struct auth *a = usual_auth();
+	char text[APIKEY_LEN + 1];
+	struct apikey k = make(text, "deploy", "admin"), less = k;
+	_cleanup_identity_ struct identity *i = NULL;
+	const char *reason = NULL;
+
+	put(a, &k, 1);
+	ck_assert_int_eq(bearer_at(a, text, NOW, &i), 0);
+	put(a, &k, 1); /* read anew, and the same */
+	ck_assert_int_eq(auth_still_valid(a, i, NOW, &reason), 0);
+	less.expires_s = NOW + 10;
+	put(a, &less, 1);
+	ck_assert_int_eq(auth_still_valid(a, i, NOW, &reason), -EKEYREJECTED);
+	less = k;
+	less.roles = (struct strlist){0};
+	add(&less.roles, "student");
+	put(a, &less, 1);
+	ck_assert_int_eq(auth_still_valid(a, i, NOW, &reason), -EKEYREJECTED);
+	ck_assert_int_eq(bearer(a, text), 0);
+	strlist_done(&less.roles);
+	apikey_done(&k);
+	auth_free(&a);
+}
+END_TEST
+
 START_TEST(many_keys)
 {
 	enum { N = 3000 };
@@ -471,6 +499,7 @@ int main(void)
 	tcase_add_test(t, secrets_are_evenly_spread);
 	tcase_add_test(t, a_key_identifies);
 	tcase_add_test(t, keys_expire_and_are_revoked);
+	tcase_add_test(t, a_key_whose_rights_change);
 	tcase_add_test(t, many_keys);
 	tcase_add_test(t, wrong_tables_change_nothing);
 	tcase_add_test(t, revoked_by_token);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -199,14 +200,11 @@ static void teardown(void)
 	auth_free(&auth);
 }
 
-static int adopt(struct hub *h)
+static int adopt_as(struct hub *h, struct identity *i)
 {
 	int pair[2];
-	struct identity *i = NULL;
-	const char *reason;
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	ck_assert_int_eq(auth_identify(auth, &(struct credentials){0}, time(NULL), &i, &reason), 0);
-	if (hub_reserve(h, true) < 0) {
+	if (hub_reserve(h, i) < 0) {
 		identity_unref(&i);
 		close(pair[0]);
 		close(pair[1]);
@@ -214,6 +212,14 @@ static int adopt(struct hub *h)
 	}
 	(void)hub_adopt(h, &(struct hub_socket){.fd = pair[0], .identity = i});
 	return pair[1];
+}
+
+static int adopt(struct hub *h)
+{
+	struct identity *i = NULL;
+	const char *reason;
+	ck_assert_int_eq(auth_identify(auth, &(struct credentials){0}, time(NULL), &i, &reason), 0);
+	return adopt_as(h, i);
 }
 
 static void say(int fd, const char *text)
@@ -354,6 +360,72 @@ START_TEST(a_full_mailbox)
 }
 END_TEST
 
+/* Whoever was refused is still there, as long as it likes, up to the close's deadline. */
+START_TEST(the_share_of_the_unknown_is_theirs_until_they_are_gone)
+{
+	enum { SHARE = 16 };
+	struct hub *h = hub_new(&OPTIONS, auth);
+	int fd[SHARE];
+	ck_assert_int_eq(hub_start(h), 0);
+	for (unsigned i = 0; i < SHARE; i++) {
+		fd[i] = adopt_as(h, NULL);
+		say(fd[i], "nonsense");
+	}
+	for (unsigned i = 0; i < SHARE; i++)
+		ck_assert(hears(fd[i], "\x11\x30")); /* 4400 */
+	ck_assert_int_eq(hub_reserve(h, false), -EAGAIN);
+	ck_assert_int_eq(hub_reserve(h, true), 0);
+	hub_unreserve(h, true);
+	close(fd[0]);
+	int r;
+	uint64_t until_ms = clock_ms() + 10000;
+	while ((r = hub_reserve(h, false)) == -EAGAIN && clock_ms() < until_ms)
+		sched_yield();
+	ck_assert_int_eq(r, 0);
+	hub_unreserve(h, false);
+	for (unsigned i = 1; i < SHARE; i++)
+		close(fd[i]);
+	hub_stop(h, 1000);
+	hub_free(&h);
+}
+END_TEST
+
+static void answer_ping(int fd)
+{
+	static const char pong[] = "\x8a\x80\0\0\0";
+	ck_assert(hears(fd, "\x89"));
+	ck_assert_int_eq(write(fd, pong, 6), 6);
+}
+
+/* Whoever has much to take is sent no ping, and need not answer one. */
+START_TEST(who_is_behind_is_not_taken_for_gone)
+{
+	struct hub_options o = OPTIONS;
+	static char key[4000];
+	const char *const keys[] = {key};
+	memset(key, 'k', sizeof key - 1);
+	o.ping_interval_ms = 100;
+	struct hub *h = hub_new(&o, auth);
+	struct hub_stats s = {0};
+	ck_assert_int_eq(hub_start(h), 0);
+	int slow = adopt(h), quick = adopt(h);
+	say(slow, "{\"op\":\"join\",\"room\":\"table:t\",\"id\":1}");
+	ck_assert(hears(slow, "\"ok\""));
+	for (unsigned i = 0; i < 200; i++)
+		hub_publish_change(h, &(struct hub_change){"t", "UPDATE", keys, 1, true});
+	while (hub_stats(h, &s), s.events < 200)
+		sched_yield();
+	for (unsigned i = 0; i < 6; i++)
+		answer_ping(quick);
+	hub_stats(h, &s);
+	ck_assert_uint_eq(s.clients, 2);
+	close(slow);
+	close(quick);
+	hub_stop(h, 1000);
+	hub_free(&h);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("hub");
@@ -372,6 +444,8 @@ int main(void)
 	tcase_add_test(t, starts_and_stops_as_often_as_asked);
 	tcase_add_loop_test(t, threads, 0, 2);
 	tcase_add_test(t, a_full_mailbox);
+	tcase_add_test(t, the_share_of_the_unknown_is_theirs_until_they_are_gone);
+	tcase_add_test(t, who_is_behind_is_not_taken_for_gone);
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);
 	srunner_run_all(runner, CK_ENV);

@@ -546,6 +546,29 @@ START_TEST(tokens)
 }
 END_TEST
 
+/* A reload may lower it while a message is on its way: the frame that was let pass is taken, what
+ * follows is judged anew. */
+START_TEST(the_bound_falls_within_a_message)
+{
+	enum { FIRST = 8 + 200, SEEN = 8 + 100, LAST = 6 + 1 };
+	char bytes[FIRST + LAST] = {0};
+	struct ws_decoder d;
+	struct ws_event e;
+	char *p = bytes;
+	size_t n = SEEN;
+	memcpy(bytes, "\x01\xfe\x00\xc8", 4);
+	memcpy(bytes + FIRST, "\x80\x81", 2);
+	ws_decoder_init(&d, 1000);
+	ck_assert_int_eq(ws_decode(&d, &p, &n, &e), 0);
+	d.max = 2;
+	n = FIRST - SEEN;
+	ck_assert_int_eq(ws_decode(&d, &p, &n, &e), 0);
+	n = LAST;
+	ck_assert_int_eq(ws_decode(&d, &p, &n, &e), -EMSGSIZE);
+	ws_decoder_done(&d);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ws");
@@ -564,6 +587,7 @@ int main(void)
 	tcase_add_test(t, codes);
 	tcase_add_test(t, every_character);
 	tcase_add_test(t, handshake);
+	tcase_add_test(t, the_bound_falls_within_a_message);
 	tcase_add_test(t, tokens);
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);
