@@ -475,17 +475,29 @@ static void say_bye(struct hub *h)
 	}
 }
 
+/* From here on nothing more is posted. Events would only be dropped by the closes. */
+static void read_last_mail(struct hub *h)
+{
+	struct mail *m;
+	pthread_mutex_lock(&h->lock);
+	h->running = false;
+	STAILQ_CONCAT(&h->unread, &h->mail);
+	h->mail_count = h->mail_bytes = 0;
+	pthread_mutex_unlock(&h->lock);
+	while ((m = STAILQ_FIRST(&h->unread))) {
+		STAILQ_REMOVE_HEAD(&h->unread, link);
+		if (m->kind == MAIL_CHANGE)
+			mail_free(m);
+		else
+			read_mail(h, m);
+	}
+}
+
 static void end(struct hub *h)
 {
 	struct client *c;
 	struct session *s;
-	/* From here on nothing more is posted. */
-	pthread_mutex_lock(&h->lock);
-	h->running = false;
-	pthread_mutex_unlock(&h->lock);
-	do
-		read_some_mail(h);
-	while (!STAILQ_EMPTY(&h->unread) || !STAILQ_EMPTY(&h->mail));
+	read_last_mail(h);
 	say_bye(h);
 	uint64_t until_ms =
 	    h->now_ms + (uint64_t)atomic_load_explicit(&h->stop_ms, memory_order_relaxed);
