@@ -395,12 +395,27 @@ static void check_identities(struct hub *h)
 			(void)client_check(h, c);
 }
 
+/* Identities expire by the time of day. It may be set, and goes on while the machine sleeps, which
+ * the clock of our deadlines does not. */
+static void check_clock(struct hub *h)
+{
+	struct client *c;
+	int64_t ahead_s = (int64_t)time(NULL) - (int64_t)(h->now_ms / 1000);
+	if (ahead_s >= h->ahead_s - 1 && ahead_s <= h->ahead_s + 1)
+		return;
+	h->ahead_s = ahead_s;
+	TAILQ_FOREACH (c, &h->clients, link)
+		if (c->state == CLIENT_OPEN && c->identity)
+			client_set_expiry(h, c);
+}
+
 static void look_after(struct hub *h)
 {
 	wheel_advance(&h->wheel, h->now_ms, timer_due, h);
 	if (h->now_ms < h->check_ms)
 		return;
 	h->check_ms = h->now_ms + CHECK_MS;
+	check_clock(h);
 	check_identities(h);
 	sessions_expire(h);
 	history_expire(h);
