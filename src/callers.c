@@ -10,7 +10,8 @@
 
 enum {
 	LOOK_EVERY_MS = 5000,
-	PURGE_EVERY = 60, /* looks */
+	LOOK_APART_MS = 50, /* at least, when news ask for it: any role can send them */
+	PURGE_EVERY = 60,   /* looks */
 };
 
 void callers_init(struct callers *c, struct auth *auth, const struct config *config, int interrupt)
@@ -97,8 +98,15 @@ int callers_look(struct callers *c)
 {
 	look_at_files(c);
 	int r = look_at_database(c);
-	c->due_ms = clock_ms() + LOOK_EVERY_MS;
+	uint64_t now = clock_ms();
+	c->due_ms = now + LOOK_EVERY_MS;
+	c->earliest_ms = now + LOOK_APART_MS;
 	return r;
+}
+
+void callers_hasten(struct callers *c)
+{
+	c->due_ms = MIN(c->due_ms, c->earliest_ms);
 }
 
 int64_t callers_due_in_ms(const struct callers *c)

@@ -20,6 +20,7 @@ struct callers {
 	struct identities *identities; /* NULL: mode = none */
 	int failed;      /* why the last look into the database was in vain; 0: it was not */
 	uint64_t due_ms; /* the next look */
+	uint64_t earliest_ms;
 	unsigned looks;
 };
 
@@ -38,6 +39,8 @@ void callers_configure(struct callers *c, const struct config *config);
 /* Looks at files and database, and sets when to look again. 0 or more: keys and revocations are
  * known; else as identities_load. */
 int callers_look(struct callers *c);
+/* Keys or revocations may have changed: the next look is due as soon as it may. */
+void callers_hasten(struct callers *c);
 /* How long until the next look is due. */
 int64_t callers_due_in_ms(const struct callers *c);
 

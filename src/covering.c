@@ -40,8 +40,15 @@ int covering_look(struct covering *v, struct catalog *c, const struct config *co
 	/* A connection that was kept may have died since the last look. */
 	if (r == -ENOTCONN && kept && !v->conn)
 		r = look(v, c, config, deadline_us);
-	v->due_ms = clock_ms() + COVERING_EVERY_MS;
+	uint64_t now = clock_ms();
+	v->due_ms = now + COVERING_EVERY_MS;
+	v->earliest_ms = now + COVERING_APART_MS;
 	return r == -EIO ? 0 : r;
+}
+
+void covering_hasten(struct covering *v)
+{
+	v->due_ms = MIN(v->due_ms, v->earliest_ms);
 }
 
 int64_t covering_due_in_ms(const struct covering *v)

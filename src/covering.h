@@ -15,13 +15,18 @@ struct conn;
 struct coverage;
 struct generations;
 
-enum { COVERING_EVERY_MS = 5000, COVERING_TIMEOUT_MS = 5000 };
+enum {
+	COVERING_EVERY_MS = 5000,
+	COVERING_APART_MS = 200, /* at least, when news ask for it: any role can send them */
+	COVERING_TIMEOUT_MS = 5000,
+};
 
 struct covering {
 	struct coverage *coverage;
 	struct conn *conn; /* NULL: not connected */
 	int interrupt;
 	uint64_t due_ms; /* the next look */
+	uint64_t earliest_ms;
 };
 
 /* What waits returns once `interrupt` is readable. */
@@ -31,6 +36,8 @@ void covering_done(struct covering *v);
 /* Sets which endpoints of the catalogue are covered, and when to look again. 0; -ENOTCONN or
  * -ECANCELED, and nothing has changed. */
 int covering_look(struct covering *v, struct catalog *c, const struct config *config);
+/* Something may have changed: the next look is due as soon as it may. */
+void covering_hasten(struct covering *v);
 /* How long until the next look is due. */
 int64_t covering_due_in_ms(const struct covering *v);
 

@@ -7,13 +7,13 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 
 #include "callers.h"
 #include "changes.h"
 #include "covering.h"
+#include "descriptors.h"
 #include "load.h"
 #include "pidfile.h"
 #include "provost/auth.h"
@@ -29,10 +29,6 @@
 extern char **environ;
 
 enum {
-	DESCRIPTORS_OWN =
-	    64, /* logs, files that are read, epoll sets, connections for identities and coverage */
-	DESCRIPTORS_POOLED = 2, /* per connection of the pool: one may be cancelled by another */
-	CONNECTIONS_MIN = 16,   /* clients; with fewer there is no point in starting */
 	JANITOR_MS = 10,
 	SWEEP_EVERY = 50, /* turns of the janitor */
 	TRIM_EVERY = 10,
@@ -58,7 +54,7 @@ struct server {
 	struct http *http;
 	struct hub *hub;
 	bool test_echo;
-	unsigned max_connections, max_clients; /* in force; may be fewer than configured */
+	struct clients clients;
 	sigset_t signals;
 	int stop_fd;         /* readable while a signal to stop is pending */
 	int signal_fd;       /* while any of `signals` is */
@@ -88,101 +84,6 @@ static int cover(struct server *s, const struct config *c, struct catalog *catal
 		errors_add(errs, NULL, 0,
 		           "the database went away while its triggers were being checked");
 	return r;
-}
-
-/* ---- descriptors --------------------------------------------------------------------- */
-
-static size_t descriptor_limit(void)
-{
-	struct rlimit l;
-	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == RLIM_INFINITY)
-		return SIZE_MAX;
-	return (size_t)l.rlim_cur;
-}
-
-static void raise_descriptor_limit(void)
-{
-	struct rlimit l;
-	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == l.rlim_max)
-		return;
-	l.rlim_cur = l.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &l);
-}
-
-/* All that clients cannot take. */
-static size_t descriptors_kept(const struct config *c)
-{
-	return http_reserve(&c->http) + (size_t)DESCRIPTORS_POOLED * c->pool.max + DESCRIPTORS_OWN;
-}
-
-static size_t room_for_clients(const struct config *c)
-{
-	size_t limit = descriptor_limit(), kept = descriptors_kept(c);
-	return limit > kept ? limit - kept : 0;
-}
-
-/* Clients that idle must not take the descriptors of those who are to be answered, nor WebSockets
- * those of requests: where not all fit, each kind has half. */
-static int fit_connections(struct server *s, const struct config *c)
-{
-	size_t limit = descriptor_limit(), kept = descriptors_kept(c), room = room_for_clients(c);
-	size_t wanted = (size_t)c->http.max_connections + c->hub.max_clients;
-	s->max_connections = c->http.max_connections;
-	s->max_clients = c->hub.max_clients;
-	log_info("descriptors", LOGU("limit", MIN(limit, (size_t)INT64_MAX)),
-	         LOGU("needed", wanted + kept));
-	if (room >= wanted)
-		return 0;
-	if (room < CONNECTIONS_MIN) {
-		log_error("too few descriptors to start: raise the limit (ulimit -Hn), or lower "
-		          "pool_max",
-		          LOGU("limit", limit), LOGU("needed", kept + CONNECTIONS_MIN));
-		return -EMFILE;
-	}
-	s->max_connections = (unsigned)MIN((size_t)c->http.max_connections, room / 2);
-	s->max_clients = (unsigned)MIN((size_t)c->hub.max_clients, room - s->max_connections);
-	log_warn("the limit of descriptors (ulimit -Hn) allows fewer connections than "
-	         "max_connections and max_clients",
-	         LOGU("max_connections", c->http.max_connections),
-	         LOGU("allowed", s->max_connections), LOGU("max_clients", c->hub.max_clients),
-	         LOGU("allowed_clients", s->max_clients), LOGU("limit", limit),
-	         LOGU("needed", wanted + kept));
-	return 0;
-}
-
-/* On reload: more WebSockets than there are descriptors for are not promised. */
-static void fit_clients(struct server *s, const struct config *c)
-{
-	size_t room = room_for_clients(c) - s->max_connections;
-	s->max_clients = (unsigned)MIN((size_t)c->hub.max_clients, room);
-	if (s->max_clients < c->hub.max_clients)
-		log_warn("the limit of descriptors (ulimit -Hn) allows fewer WebSockets than "
-		         "max_clients",
-		         LOGU("max_clients", c->hub.max_clients),
-		         LOGU("allowed_clients", s->max_clients));
-}
-
-/* Borrows from the configuration. */
-static struct hub_options hub_options(const struct server *s, const struct config *c)
-{
-	struct hub_options o = c->hub;
-	o.max_clients = s->max_clients;
-	return o;
-}
-
-/* A larger pool must leave the clients theirs: how many there may be only a restart changes. */
-static int check_descriptors(const struct server *s, const struct config *c, struct errors *errs)
-{
-	unsigned sockets = MIN(s->max_clients, c->hub.max_clients);
-	size_t limit = descriptor_limit();
-	size_t needed = (size_t)s->max_connections + sockets + descriptors_kept(c);
-	if (needed <= limit)
-		return 0;
-	errors_add(errs, c->file, 0,
-	           "[database] pool_max: %u connections and %u of clients need %zu descriptors, of "
-	           "which there are %zu: lower it, or raise the limit (ulimit -Hn) and restart",
-	           c->pool.max, s->max_connections + sockets, needed, limit);
-	return -EINVAL;
 }
 
 /* ---- the access log ------------------------------------------------------------------ */
@@ -305,6 +206,14 @@ static void publish(struct server *s, struct catalog *catalog)
 }
 
 /* Borrows from the configuration. */
+static struct hub_options hub_options(const struct server *s, const struct config *c)
+{
+	struct hub_options o = c->hub;
+	o.max_clients = s->clients.sockets;
+	return o;
+}
+
+/* Borrows from the configuration. */
 static struct http_options http_options(const struct config *c)
 {
 	struct http_options o = c->http;
@@ -339,7 +248,7 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	 */
 	if (auth_changes > 0)
 		callers_configure(&s->callers, config);
-	fit_clients(s, config);
+	descriptors_refit(config, &s->clients);
 	const struct hub_options hub = hub_options(s, config);
 	hub_configure(s->hub, &hub);
 	changes_configure(&s->changes, config);
@@ -366,7 +275,7 @@ static void reload(struct server *s)
 	}
 	int r = config ? check_auth(config, errs) : -EINVAL;
 	if (r == 0)
-		r = catalog ? check_descriptors(s, config, errs) : -EINVAL;
+		r = catalog ? descriptors_check(config, &s->clients, errs) : -EINVAL;
 	if (r == 0)
 		r = describe(s, config, catalog, errs);
 	if (r == 0)
@@ -546,9 +455,13 @@ static void server_free(struct server *s)
 static void look(struct server *s)
 {
 	unsigned news = changes_take(&s->changes);
-	if (news & NEWS_IDENTITIES || callers_due_in_ms(&s->callers) == 0)
+	if (news & NEWS_IDENTITIES)
+		callers_hasten(&s->callers);
+	if (news & NEWS_TRIGGERS)
+		covering_hasten(&s->covering);
+	if (callers_due_in_ms(&s->callers) == 0)
 		(void)callers_look(&s->callers);
-	if (news & NEWS_TRIGGERS || covering_due_in_ms(&s->covering) == 0)
+	if (covering_due_in_ms(&s->covering) == 0)
 		(void)covering_look(&s->covering, (struct catalog *)snapshot_use(s->catalog),
 		                    s->config);
 }
@@ -632,7 +545,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	s.test_echo = o->test_echo;
 	protect_memory(config);
 	block_signals(&s);
-	raise_descriptor_limit();
+	descriptors_raise();
 	cache_tune_allocator();
 	int r = log_start();
 	if (r < 0) {
@@ -654,9 +567,9 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	callers_init(&s.callers, auth, config, s.stop_fd);
 	covering_init(&s.covering, s.generations, s.stop_fd);
 	int status = 1;
-	int fits = fit_connections(&s, config);
+	int fits = descriptors_fit(config, &s.clients);
 	struct http_options http = http_options(config);
-	http.max_connections = s.max_connections;
+	http.max_connections = s.clients.connections;
 	const struct hub_options hub = hub_options(&s, config);
 	s.hub = hub_new(&hub, s.callers.auth);
 	changes_tell(&s.changes, s.hub);

@@ -119,12 +119,14 @@ static void note_locked(const struct cache *c, struct shard *s, struct entry *e,
 	}
 }
 
-/* One caller in CACHE_REFRESH_MS. */
+/* One caller in CACHE_REFRESH_MS, but for entries of seven weeks. */
 static bool claim_refresh_locked(struct entry *e, uint64_t now_ms)
 {
-	if (now_ms < e->refresh_ms)
+	uint64_t age_ms = now_ms > e->started_ms ? now_ms - e->started_ms : 0;
+
+	if (age_ms < e->refresh_age_ms)
 		return false;
-	e->refresh_ms = now_ms + CACHE_REFRESH_MS;
+	e->refresh_age_ms = (uint32_t)MIN(age_ms + CACHE_REFRESH_MS, (uint64_t)UINT32_MAX);
 	return true;
 }
 

@@ -19,7 +19,7 @@ struct entry *entry_new(const struct entry_parts *p)
 
 	ALWAYS(p->slots <= CACHE_SLOTS_MAX && p->key.len <= CACHE_KEY_MAX);
 	ALWAYS(p->kind == ENTRY_BODY || p->body_len == 0);
-	if (p->body_len > SIZE_MAX / 2)
+	if (p->body_len > UINT32_MAX)
 		return NULL;
 	n = MAX(n + p->body_len, sizeof(*e));
 	e = malloc(n);
@@ -35,7 +35,7 @@ struct entry *entry_new(const struct entry_parts *p)
 	e->slots = (uint16_t)p->slots;
 	e->shave = (uint16_t)jitter(UINT16_MAX + 1);
 	e->kind = (uint8_t)p->kind;
-	e->body_len = p->body_len;
+	e->body_len = (uint32_t)p->body_len;
 	memcpy(e->etag, p->etag, sizeof(e->etag));
 
 	at = (unsigned char *)e->tail;

@@ -46,9 +46,9 @@ struct entry {
 	unsigned magic;
 	uint8_t kind;
 	uint8_t flags;
-	size_t body_len;
+	uint32_t body_len;
+	uint32_t refresh_age_ms;     /* from which on another caller is told to refresh it */
 	struct entry *newer, *older; /* recency's */
-	uint64_t refresh_ms;         /* from when on another caller is told to refresh it */
 	uint64_t dead_ms;            /* from when on nothing serves it */
 	struct variant *_Atomic variant[CODING_COUNT];
 	unsigned char etag[16];

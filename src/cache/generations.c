@@ -2,6 +2,8 @@
 
 #include <sodium.h>
 #include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
 
 #include "provost/delay.h"
 
@@ -40,19 +42,17 @@ struct generations {
 
 struct generations *generations_new(void)
 {
-	struct generations *g = aligned_alloc(LINE, sizeof(*g));
+	/* Zeroed, aligned, and given out page by page. */
+	struct generations *g =
+	    mmap(NULL, sizeof(*g), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (!g || sodium_init() < 0) {
+	if (g == MAP_FAILED || sodium_init() < 0) {
 		fputs("provost: no memory, or no randomness, for generations\n", stderr);
 		exit(EXIT_FAILURE);
 	}
 	g->magic = GENERATIONS_MAGIC;
 	crypto_shorthash_keygen(g->key);
-	atomic_init(&g->v, 0);
-	atomic_init(&g->epoch, 0);
 	atomic_init(&g->trusted_ms, UINT64_MAX);
-	for (size_t i = 0; i < GENERATIONS_SLOTS; i++)
-		atomic_init(&g->slot[i], 0);
 	return g;
 }
 
@@ -64,17 +64,18 @@ void generations_free(struct generations **gp)
 		return;
 	CHECK_MAGIC(g, GENERATIONS_MAGIC);
 	*gp = NULL;
-	g->magic = 0;
-	free(g);
+	munmap(g, sizeof(*g));
 }
 
 gen_slot generations_slot(const struct generations *g, const void *tag, size_t n)
 {
 	unsigned char hash[crypto_shorthash_BYTES];
+	uint32_t word;
 
 	CHECK_MAGIC(g, GENERATIONS_MAGIC);
 	crypto_shorthash(hash, tag, n, g->key);
-	return (gen_slot)(hash[0] | hash[1] << 8);
+	memcpy(&word, hash, sizeof(word));
+	return word % GENERATIONS_SLOTS;
 }
 
 uint64_t generations_now(const struct generations *g)

@@ -53,9 +53,16 @@ def shared(cluster, db):
         yield server
 
 
+def change(cluster, db, server, v):
+    """Told of when this returns: later it would make old what a test has filled since."""
+    before = report(server)["stream"]["changes"]
+    cluster.sql(db, "UPDATE state SET v = %s", v)
+    wait_until(lambda: report(server)["stream"]["changes"] > before, 10, "the change is told of")
+
+
 @pytest.fixture
 def server(cluster, db, shared):
-    cluster.sql(db, "UPDATE state SET v = 1")
+    change(cluster, db, shared, 1)
     invalidate(shared, "all")
     return shared
 
@@ -220,7 +227,7 @@ def test_an_invalidation_during_the_fill(cluster, db, server, query):
         early = [start(server, "/api/state") for _ in range(3)]
         collapsed(server, 2, before["collapsed"])
         started(cluster, db)
-        cluster.sql(db, "UPDATE state SET v = 2")
+        change(cluster, db, server, 2)
         invalidate(server, query)
         late = [start(server, "/api/state") for _ in range(3)]
         collapsed(server, 4, before["collapsed"])         # two of them with the third
@@ -243,7 +250,7 @@ def test_invalidations_one_after_the_other(cluster, db, server):
     with held(cluster, db) as gate:
         groups = []
         for v in (1, 2, 3, 4):
-            cluster.sql(db, "UPDATE state SET v = %s", v)
+            change(cluster, db, server, v)
             invalidate(server, "tag=state")
             groups.append([start(server, "/api/state"), start(server, "/api/state")])
             # Of the first two groups one each begins a fill; all others join.
@@ -277,7 +284,7 @@ def test_a_change_during_what_may_be_stale(cluster, db, server):
     with held(cluster, db) as gate:
         first = start(server, "/api/tolerant")
         started(cluster, db)
-        cluster.sql(db, "UPDATE state SET v = 2")
+        change(cluster, db, server, 2)
         invalidate(server, "tag=state")
         second = start(server, "/api/tolerant")
         collapsed(server, 1, before["collapsed"])
@@ -294,7 +301,7 @@ def test_a_change_during_what_is_not_cached(cluster, db, server):
     with held(cluster, db) as gate:
         first = start(server, "/api/off")
         started(cluster, db)
-        cluster.sql(db, "UPDATE state SET v = 2")
+        change(cluster, db, server, 2)
         invalidate(server, "endpoint=off")
         seen = report(server)["collapsed"]
         second, third = start(server, "/api/off"), start(server, "/api/off")
@@ -373,7 +380,7 @@ def test_the_fill_in_front_is_given_up(cluster, db, server):
         first = start(server, "/api/state")
         started(cluster, db)
         before = report(server)
-        cluster.sql(db, "UPDATE state SET v = 2")
+        change(cluster, db, server, 2)
         invalidate(server, "tag=state")
         late = start(server, "/api/state")
         wait_until(lambda: report(server)["misses"] == before["misses"] + 1, 10)

@@ -34,7 +34,7 @@ SELECT json_build_object('n', :n, 'id', gen_random_uuid(), 'gate', {GATE})""",
 -- @cache ttl=300ms
 -- @timeout 300ms
 SELECT json_build_object('n', :n, 'gate', {GATE})""",
-    "divided.sql": "-- @route GET /api/divided\n-- @cache ttl=300ms\nSELECT json_build_object('q', 1 / v) FROM divisor",
+    "divided.sql": "-- @route GET /api/divided\n-- @cache ttl=300ms\n-- @depends !divisor\nSELECT json_build_object('q', 1 / v) FROM divisor",
 }
 
 

@@ -1,6 +1,8 @@
 """Endpoints whose tables do not tell of their changes are served, but neither cached nor collapsed, while that lasts."""
+import contextlib
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -223,3 +225,17 @@ def test_a_column_that_is_found_by_other_spellings(cluster, db):
         assert server.get("/api/tags/a").json() == [{"name": "A"}]
         cluster.sql(db, "DELETE FROM tag WHERE name = 'A'")
         assert server.get("/api/tags/a").json() == []
+
+
+def test_news_at_will_do_not_make_looks_at_will(cluster, db):
+    """Any role may say that everything has changed, as often as it likes."""
+    looks = "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query LIKE '%Whether changes of tables are told:%'"
+    with Server(cluster, db, endpoints=ENDPOINTS) as server:
+        assert is_stored(server.get("/api/goods"))
+        before, begun, sent = cluster.sql(db, looks)[0][0], time.monotonic(), 0
+        with contextlib.closing(cluster.connect(db)) as connection, connection.cursor() as cursor:
+            while time.monotonic() < begun + 2:
+                cursor.execute("NOTIFY provost, 'epoch'")
+                sent += 1
+        seconds = time.monotonic() - begun
+        assert sent > 100 and cluster.sql(db, looks)[0][0] - before <= 5 * seconds + 3
