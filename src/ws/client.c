@@ -140,13 +140,14 @@ static void want_flush(struct hub *h, struct client *c)
 
 /* ---- identities ---------------------------------------------------------------------- */
 
-static void set_expiry(struct hub *h, struct client *c)
+void client_set_expiry(struct hub *h, struct client *c)
 {
 	int64_t left_s = c->identity->expires_s == INT64_MAX
 	                     ? INT64_MAX
 	                     : c->identity->expires_s - (int64_t)time(NULL);
 	c->expires_ms =
 	    left_s > INT32_MAX ? UINT64_MAX : h->now_ms + (uint64_t)MAX(left_s, 0) * 1000;
+	client_arm(h, c);
 }
 
 static void identified(struct hub *h, struct client *c)
@@ -176,8 +177,7 @@ bool client_identify(struct hub *h, struct client *c, struct identity *i)
 	}
 	c->state = CLIENT_OPEN;
 	c->decoder.max = (uint64_t)h->options.max_message;
-	set_expiry(h, c);
-	client_arm(h, c);
+	client_set_expiry(h, c);
 	return true;
 }
 
@@ -187,8 +187,7 @@ void client_renew(struct hub *h, struct client *c, struct identity *i)
 	identity_unref(&c->session->identity);
 	c->identity = i;
 	c->session->identity = identity_ref(i);
-	set_expiry(h, c);
-	client_arm(h, c);
+	client_set_expiry(h, c);
 }
 
 bool client_check(struct hub *h, struct client *c)

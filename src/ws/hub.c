@@ -395,12 +395,27 @@ static void check_identities(struct hub *h)
 			(void)client_check(h, c);
 }
 
+/* Identities expire by the time of day. It may be set, and goes on while the machine sleeps, which
+ * the clock of our deadlines does not. */
+static void check_clock(struct hub *h)
+{
+	struct client *c;
+	int64_t ahead_s = (int64_t)time(NULL) - (int64_t)(h->now_ms / 1000);
+	if (ahead_s >= h->ahead_s - 1 && ahead_s <= h->ahead_s + 1)
+		return;
+	h->ahead_s = ahead_s;
+	TAILQ_FOREACH (c, &h->clients, link)
+		if (c->state == CLIENT_OPEN && c->identity)
+			client_set_expiry(h, c);
+}
+
 static void look_after(struct hub *h)
 {
 	wheel_advance(&h->wheel, h->now_ms, timer_due, h);
 	if (h->now_ms < h->check_ms)
 		return;
 	h->check_ms = h->now_ms + CHECK_MS;
+	check_clock(h);
 	check_identities(h);
 	sessions_expire(h);
 	history_expire(h);
@@ -475,17 +490,29 @@ static void say_bye(struct hub *h)
 	}
 }
 
+/* From here on nothing more is posted. Events would only be dropped by the closes. */
+static void read_last_mail(struct hub *h)
+{
+	struct mail *m;
+	pthread_mutex_lock(&h->lock);
+	h->running = false;
+	STAILQ_CONCAT(&h->unread, &h->mail);
+	h->mail_count = h->mail_bytes = 0;
+	pthread_mutex_unlock(&h->lock);
+	while ((m = STAILQ_FIRST(&h->unread))) {
+		STAILQ_REMOVE_HEAD(&h->unread, link);
+		if (m->kind == MAIL_CHANGE)
+			mail_free(m);
+		else
+			read_mail(h, m);
+	}
+}
+
 static void end(struct hub *h)
 {
 	struct client *c;
 	struct session *s;
-	/* From here on nothing more is posted. */
-	pthread_mutex_lock(&h->lock);
-	h->running = false;
-	pthread_mutex_unlock(&h->lock);
-	do
-		read_some_mail(h);
-	while (!STAILQ_EMPTY(&h->unread) || !STAILQ_EMPTY(&h->mail));
+	read_last_mail(h);
 	say_bye(h);
 	uint64_t until_ms =
 	    h->now_ms + (uint64_t)atomic_load_explicit(&h->stop_ms, memory_order_relaxed);

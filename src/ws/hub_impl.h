@@ -254,6 +254,7 @@ struct hub {
 	bool coarse; /* there is no epoll_pwait2 */
 	uint64_t now_us, now_ms, flushed_us, check_ms;
 	uint64_t auth_generation;
+	int64_t ahead_s;         /* of now_ms the time of day is */
 	struct mail_list unread; /* fetched from `mail` */
 	uint64_t seq, room_id, client_number;
 	struct client_list clients, dead, flush;
@@ -305,6 +306,8 @@ void client_drop(struct hub *h, struct client *c, unsigned code);
 void client_arm(struct hub *h, struct client *c);
 /* It has said who it is: true, with a session; false: it was closed. Takes the reference over. */
 bool client_identify(struct hub *h, struct client *c, struct identity *i);
+/* From the time of day, as it is now. */
+void client_set_expiry(struct hub *h, struct client *c);
 /* The same subject's, anew. Takes the reference over. */
 void client_renew(struct hub *h, struct client *c, struct identity *i);
 /* Whether its identity still holds; else it is closed. */
