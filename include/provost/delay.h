@@ -6,8 +6,8 @@
  * takes luck otherwise happens in every run. At start the environment says
  *
  *   PROVOST_DELAYS=all=0.02:5ms,raise@MHD=0.5:20ms
- *       NAME[@THREAD]=PROBABILITY:MOST, later ones before earlier; only threads whose name begins so
- *   PROVOST_BREAK=join                           rules, separated by commas
+ *       NAME[@THREAD]=PROBABILITY:MOST, later ones before earlier; only threads whose name begins
+ * so PROVOST_BREAK=join                           rules, separated by commas
  *
  * A point waits with that probability for up to that long, at random. Some lie under a lock, for
  * the sake of threads that do not take it. Read once, before there are threads; constant after.

@@ -160,9 +160,14 @@ static void renew_trust(struct listener *l, uint64_t now, uint64_t end_us)
 	/* Relaxed: only this thread writes it. */
 	uint64_t lent_us = atomic_load_explicit(&l->lease_us, memory_order_relaxed);
 
-	if (now + l->stream.interval_us / 2 >= lent_us)
+	bool late = now + l->stream.interval_us / 2 >= lent_us;
+
+	if (late)
 		generations_raise_epoch(l->generations);
 	lend(l, end_us / 1000);
+	/* Held up just here. */
+	if (!late && clock_us() >= lent_us)
+		generations_raise_epoch(l->generations);
 }
 
 /* Late or not: all that was committed before it was sent has been told. */
