@@ -151,9 +151,11 @@ static void check_coverage(const struct config *config, const struct catalog *ca
 		(void)!coverage_check(catalog, conn, deadline_us, notes);
 }
 
-/* One line: what its answers are made from. */
+/* One line: what its answers are made from. Those of a write are never looked for. */
 static void print_dependencies(const struct endpoint *e)
 {
+	if (e->method != METHOD_GET)
+		return;
 	printf("  %s: ", e->name);
 	if (e->opaque)
 		printf("neither cached nor collapsed: %s", e->opaque);
