@@ -64,7 +64,7 @@ bool hub_room_is_word(const char *s, size_t n);
 struct hub *hub_new(const struct hub_options *o, struct auth *auth);
 /* Negative errno. A hub that runs is left alone. */
 int hub_start(struct hub *h) _must_check_;
-/* Applies everything, to clients that are there as well. Any thread. */
+/* Applies everything, to clients that are there as well. Not beside hub_stop. */
 void hub_configure(struct hub *h, const struct hub_options *o);
 /* Says `bye`, with a hint when to come back that spreads them, closes all sockets with 1001, waits
  * `timeout_ms` at most for the closes to be answered, and ends the thread. One that does not run is
