@@ -253,7 +253,7 @@ def test_while_starting_without_a_database(cluster, empty_database):
 def test_while_starting_with_a_stalled_database(cluster, empty_database):
     """The check of the endpoints waits for an answer that does not come; the signal is not kept waiting."""
     with stalled(cluster):
-        with Server(cluster, empty_database, ENDPOINTS, wait="/livez",
+        with Server(cluster, empty_database, ENDPOINTS, wait="/livez", triggers=False,
                     allow_errors="cannot be reached|waiting for the database") as server:
             assert ends_within(server, 20) < patience(2)
 
