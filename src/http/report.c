@@ -207,7 +207,7 @@ static void put_uncovered(struct report *r, const struct catalog *catalog)
 	struct json_object *all = put_array(r, r->root, "uncovered");
 	for (size_t i = 0; catalog && i < catalog->endpoints; i++) {
 		const struct endpoint *e = catalog->endpoint[i];
-		if (!e->opaque && !endpoint_is_collapsed(e))
+		if (e->method == METHOD_GET && !e->opaque && !endpoint_is_collapsed(e))
 			r->failed |=
 			    !all || json_object_array_add(all, json_object_new_string(e->name)) < 0;
 	}
