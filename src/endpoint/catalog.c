@@ -28,6 +28,7 @@ static const char *const reserved[] = {
     "/api/batch",
     "/api/admin/cache",
     "/api/admin/revocations",
+    "/api/admin/websocket",
 };
 
 /* The route as literal text; parameters as NUL-free bytes that no literal has. */

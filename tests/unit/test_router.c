@@ -304,8 +304,21 @@ START_TEST(refuses_the_same_in_other_letters)
 END_TEST
 
 static const char *const reserved[] = {
-    "/livez",    "/readyz",        "/metrics",   "/ws", "/echo",    "/client",
-    "/client/a", "/client/a/b.js", "/api/batch", "/",   "/live%7A", "/client/:x",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/ws",
+    "/echo",
+    "/client",
+    "/client/a",
+    "/client/a/b.js",
+    "/api/batch",
+    "/",
+    "/live%7A",
+    "/client/:x",
+    "/api/admin/cache",
+    "/api/admin/revocations",
+    "/api/admin/websocket",
 };
 
 START_TEST(refuses_reserved_paths)
