@@ -230,7 +230,8 @@ static int command_reload(const struct command_line *l)
 		        strerror(errno));
 		return 1;
 	}
-	printf("process %ld was told to reload; its log says what changed\n", (long)pid);
+	printf("process %ld was told to reload; its log says whether it did, or why not\n",
+	       (long)pid);
 	return 0;
 }
 
@@ -341,6 +342,25 @@ static int set_delays(void)
 	return 0;
 }
 
+/* Names what begins with the same word, where something does. */
+static int unknown_command(char **word, int words)
+{
+	size_t n = strlen(word[0]);
+	const char *before = " (but ";
+
+	fprintf(stderr, "provost: there is no command \"%s%s%s\"", word[0], words > 1 ? " " : "",
+	        words > 1 ? word[1] : "");
+	for (size_t i = 0; i < ELEMENTSOF(COMMANDS); i++) {
+		const char *name = COMMANDS[i].name;
+		if (strncmp(name, word[0], n) != 0 || name[n] != ' ')
+			continue;
+		fprintf(stderr, "%s`%s`", before, name);
+		before = ", ";
+	}
+	fprintf(stderr, "%s; provost --help says what there is\n", *before == ',' ? ")" : "");
+	return 2;
+}
+
 static int run_command(struct command_line *l, char **word, int words)
 {
 	for (size_t i = 0; i < ELEMENTSOF(COMMANDS); i++) {
@@ -364,10 +384,7 @@ static int run_command(struct command_line *l, char **word, int words)
 		strlist_done(&l->words);
 		return status;
 	}
-	fprintf(stderr,
-	        "provost: there is no command \"%s%s%s\"; provost --help says what there is\n",
-	        word[0], words > 1 ? " " : "", words > 1 ? word[1] : "");
-	return 2;
+	return unknown_command(word, words);
 }
 
 int main(int argc, char **argv)

@@ -277,7 +277,7 @@ def test_a_whole_key_is_not_repeated(installed):
     (["key", "list", "more"], 2, "takes no further word"),
     (["key"], 2, "there is no command"),
     (["key", "old"], 2, "there is no command"),
-    (["schema"], 2, "there is no command"),
+    (["schema"], 2, r"there is no command \"schema\" \(but `schema install`, `schema print`\)"),
 ])
 def test_mistakes_are_explained_and_change_nothing(cluster, empty_database, installed, words, status, pattern):
     refused(pattern, *words, status=status, url=installed)
