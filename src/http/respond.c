@@ -205,7 +205,9 @@ enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge
 {
 	_cleanup_buf_ struct buf b = {0};
 	problem_text(&b, q->id, 401,
-	             "Say who is calling: a token in Authorization, or a session cookie.");
+	             strstr(challenge, "error=")
+	                 ? "What was shown is not accepted; WWW-Authenticate says why."
+	                 : "Say who is calling: a token in Authorization, or a session cookie.");
 	struct MHD_Response *r = problem_response(q, &b);
 	if (!r)
 		return MHD_NO;
