@@ -257,7 +257,7 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	publish(s, catalog);
 	config_free(&s->config);
 	s->config = config;
-	log_info("reload: applied", LOGU("changes", changes), LOGU("endpoints", endpoints));
+	log_info("reload: applied", LOGU("keys_changed", changes), LOGU("endpoints", endpoints));
 }
 
 /* Validates everything, then applies everything, or changes nothing and says why. The access log is

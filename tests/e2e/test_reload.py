@@ -182,7 +182,7 @@ def test_same_file_changes_nothing(cluster, empty_database):
     with Server(cluster, empty_database, ENDPOINTS) as server:
         log = reload(server)
         assert changes(log) == {} and "level=warn" not in log
-        assert re.search("changes=0 endpoints=2", log)
+        assert re.search("keys_changed=0 endpoints=2", log)
 
 
 # ---- endpoints -----------------------------------------------------------------------------------
