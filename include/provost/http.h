@@ -44,7 +44,7 @@ struct http_options {
 };
 
 /* Where `listen` points, checked: -EINVAL for what is not an address with a port, -EPERM for an
- * address that is not loopback: callers are not identified, so nothing else may listen. */
+ * address that is not loopback, as mode = none and development need it. */
 int http_listen_check(const char *listen) _must_check_;
 
 /* Descriptors that the connections beyond max_connections may take, which are told 503. */
