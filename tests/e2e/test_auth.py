@@ -36,6 +36,7 @@ DEMO = {
     "institutions/courses": "/api/admin/institutions/{institution}/courses",
     "institutions/get": "/api/admin/institutions/{institution}",
     "institutions/list": "/api/admin/institutions",
+    "notifications/list": "/api/admin/notifications",
     "payments/list": "/api/admin/payments",
     "payments/pending-count": "/api/admin/payments/pending-count",
     "revenue": "/api/admin/revenue?startDate=2025-01-01&endDate=2025-12-31",
