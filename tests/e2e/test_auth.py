@@ -63,6 +63,7 @@ DEMO_WRITES = {
     "institutions/create": ("POST", "/api/admin/institutions", NOTHING, 422),
     "institutions/delete": ("DELETE", "/api/admin/institutions/none", None, 404),
     "institutions/update": ("PATCH", "/api/admin/institutions/none", NOTHING, 422),
+    "notifications/create": ("POST", "/api/admin/notifications", NOTHING, 422),
     "payments/approve": ("POST", "/api/admin/payments/approve/none", None, 404),
     "payments/disapprove": ("POST", "/api/admin/payments/disapprove/none", NOTHING, 422),
     "tags/create": ("POST", "/api/admin/tags", NOTHING, 422),

@@ -65,7 +65,7 @@ def test_the_demo(cluster, fresh_database, role):
     server.install_triggers()
     server.write_config({"database": {"url": role(db)}})
     done = provost(server, "check")
-    assert done.returncode == 0 and done.stderr == "" and "; 35 endpoints checked" in done.stdout, done
+    assert done.returncode == 0 and done.stderr == "" and "; 37 endpoints checked" in done.stdout, done
     with server:
         server.wait_log("API keys and revocations were read")
 
