@@ -104,15 +104,6 @@ static struct topic *make(struct hub *h, const char *text, size_t n, struct live
 	return t;
 }
 
-/* The catalogue that all topics are of is kept, so that another is known to be another. */
-static void remember_catalog(struct topics *x, const struct live_path *p)
-{
-	if (x->found.catalog)
-		return;
-	x->found.catalog = p->catalog;
-	snapshot_ref(&p->catalog->object);
-}
-
 /* The same path, of a catalogue that took the place of the former: the same statement, or else its
  * key would be another, but perhaps of other tables. */
 static void renew(struct hub *h, struct topic *t, struct live_path *p)
@@ -134,7 +125,6 @@ int topic_get(struct hub *h, const char *text, size_t n, struct live_path *p, st
 	int r = name(&x->name, text, n, p) ? 0 : -ENOMEM;
 	struct topic *t = NULL;
 	if (r == 0) {
-		remember_catalog(x, p);
 		t = (struct topic *)names_find(&x->by_name, x->name.data, x->name.len);
 		if (t)
 			renew(h, t, p);
@@ -176,8 +166,6 @@ void topic_put(struct hub *h, struct topic *t)
 	free(t->watch);
 	free(t->slot);
 	free(t);
-	if (x->by_name.count == 0)
-		live_path_done(&x->found);
 }
 
 struct topics *topics_new(struct live *l)
@@ -491,16 +479,19 @@ static void timer_due(void *arg, struct timer *timer)
 		line_up(h, t);
 }
 
-static void review_all(struct hub *h)
+/* One whose catalogue was replaced, or whose tables do not tell any more, is looked at for each who
+ * watches it. */
+static void review_topic(void *arg, struct names_node *node)
 {
-	struct topics *x = h->topics;
-	struct client *c;
-	live_path_done(&x->found);
-	TAILQ_FOREACH (c, &h->clients, link) {
-		if (c->to_review || c->watched == 0)
-			continue;
+	struct hub *h = arg;
+	const struct topic *t = (const struct topic *)node;
+	if (live_path_is_current(h->topics->live, &t->path))
+		return;
+	for (uint32_t i = 0; i < t->watches; i++) {
+		struct client *c = t->watch[i]->client;
+		if (!c->to_review)
+			TAILQ_INSERT_TAIL(&h->topics->review, c, review);
 		c->to_review = true;
-		TAILQ_INSERT_TAIL(&x->review, c, review);
 	}
 }
 
@@ -521,9 +512,8 @@ static void look(struct hub *h)
 	x->looked_ms = h->now_ms;
 	if (live_raises(x->live) != x->raises && !x->sweep_us)
 		topics_raised(h);
-	if (TAILQ_EMPTY(&x->review) &&
-	    (!x->found.catalog || !live_path_is_current(x->live, &x->found)))
-		review_all(h);
+	if (TAILQ_EMPTY(&x->review))
+		names_each(&x->by_name, review_topic, h);
 }
 
 static uint64_t look_due_us(const struct hub *h)

@@ -104,8 +104,7 @@ struct topics {
 	unsigned in_flight[2];
 	uint64_t crowded_ms[2]; /* nothing is begun before */
 	struct wheel wheel;
-	struct buf name;        /* that is being looked up */
-	struct live_path found; /* holds the catalogue that all are of, or are about to be */
+	struct buf name; /* that is being looked up */
 
 	uint64_t sweep_us,
 	    sweep_last_us;          /* when to sweep: as it is put off, and at the latest; 0 */
