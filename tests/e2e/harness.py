@@ -22,8 +22,9 @@ Server    one process of $PROVOST_BINARY (build/provost), a context manager
     Server(cluster, db, endpoints=None|{path: text}|folder, config={section: {key: value}},
            env={}, args=[], wait="/readyz", allow_errors=False, owner=False, token=False, triggers=True)
     endpoints=None copies config/endpoints. owner=True connects as the superuser. token=True: callers must
-    prove who they are ([auth] mode = token, the default of the server); else mode = none. Its heartbeats may take as
-    long as on an idle machine they may: while one is overdue nothing is cached. triggers=True: before
+    prove who they are ([auth] mode = token, the default of the server); else mode = none. Its heartbeats are
+    PATIENT: on a busy machine the server's own of 300 ms may be overdue, and then nothing is cached and everything
+    stored is old; what is about losing a silent stream says config={"database": quick()}. triggers=True: before
     start and reload the schema `provost` and the triggers of the endpoints' tables are installed, where that can
     be done: without them nothing is cached. install_triggers() does it at any other time.
     get(path, headers) head(path) request(method, path, headers, body)    a Response each, own connection
@@ -67,7 +68,6 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 SANITIZER = re.compile(r"(Address|Thread|Leak|UndefinedBehavior|Memory)Sanitizer|runtime error:|FATAL: .*San")
 
 
-HEARTBEAT_MS = 300      # the server's default
 CORES = len(os.sched_getaffinity(0))
 MOST_CROWDED = 8
 
@@ -94,6 +94,15 @@ def wait_until(condition, seconds=5, what=None, interval=0.01):
         if late:
             raise AssertionError(f"not within {time.monotonic() - begun:.1f} s: {what or condition}")
         time.sleep(interval)
+
+
+# What the server waits for on the stream of changes before it takes it for lost.
+PATIENT = {"heartbeat": "10s", "sync_timeout": "20s"}
+
+
+def quick():
+    """The server's own heartbeat, as long as such a machine may take for it."""
+    return {"heartbeat": f"{round(min(patience(300), 10_000))}ms"}
 
 
 RESERVED = []
@@ -377,6 +386,10 @@ class Connection:
 
 # ---- the server ----------------------------------------------------------------------------------
 
+# What the log says of the stream of changes once it is known how it is.
+STREAM = re.compile("the stream of changes is live|changes cannot be (listened to|heard)")
+
+
 class Server:
     started = []     # all of this test, for the report of a failure
 
@@ -392,8 +405,7 @@ class Server:
         self.sections = {"http": {"listen": f"127.0.0.1:{self.port}"}, "auth": {"mode": "token" if token else "none"}}
         self.owner_dsn = cluster.dsn(db) if cluster and triggers else None
         if cluster:
-            self.sections["database"] = {"url": cluster.dsn(db) if owner else cluster.app_dsn(db),
-                                         "heartbeat": f"{round(min(patience(HEARTBEAT_MS), 10_000))}ms"}
+            self.sections["database"] = {"url": cluster.dsn(db) if owner else cluster.app_dsn(db), **PATIENT}
         self.write_config(config or {})
         self._write_endpoints(endpoints)
 
@@ -458,12 +470,20 @@ class Server:
     def start(self):
         Server.started.append(self)
         self._try_install()
+        begun = len(self.log())
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen([BINARY, "serve", "--config", self.ini, *self.args], stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL, env=self.environment(), cwd=self.folder)
         self.pid = self.process.pid
         if self.wait:
             wait_until(self._answers, 20, f"{self.wait} answers 200")
+        if self.wait == "/readyz" and self.sections.get("log", {}).get("level") not in ("error", "warn"):
+            self._wait_for_stream(begun)
+
+    def _wait_for_stream(self, since):
+        # The server waits for it, too, before it is ready, but not for long; and there are tests in which it never comes.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: STREAM.search(self.log()[since:]), 5)
 
     def _answers(self):
         assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log()[-3000:]}"

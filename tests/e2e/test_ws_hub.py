@@ -313,7 +313,7 @@ def test_abrupt_ends(server):
 # ---- gaps, resume --------------------------------------------------------------------------------
 
 def test_resync_after_a_gap(cluster, db):
-    with Server(cluster, db, ENDPOINTS, {"database": {"heartbeat": "100ms"}}, allow_errors=True) as server:
+    with Server(cluster, db, ENDPOINTS, allow_errors=True) as server:
         with WebSocket(server.port, hello=True) as ws, WebSocket(server.port, hello=True) as roomless:
             ws.join("table:a")
             ws.join("news")
