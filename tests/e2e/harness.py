@@ -39,6 +39,7 @@ Connection  send(bytes), response(head=False) -> Response, closed(seconds) -> th
 statements(dsn, own=False) -> {query: calls} of pg_stat_statements, without BEGIN, COMMIT, SET and, unless
     own, without what begins with /* provost */; never the server's look at triggers, nor the listener's, which may come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
 wait_until(fn, seconds=5) -> fn()'s first true value; never sleep for a fixed time instead
+must(condition, what) -> an assertion whose failure is final; scripts/test runs other failures once more
 free_port() -> a port nobody listens on
 Mark a test that exercises several threads at once with @pytest.mark.threads: it runs under
 ThreadSanitizer too. Scale any deadline of your own with patience(seconds): sanitizers are slow.
@@ -390,6 +391,17 @@ class Connection:
 STREAM = re.compile("the stream of changes is live|changes cannot be (listened to|heard)")
 
 
+class Fault(AssertionError):
+    """Something that must never be, however busy the machine: no second try excuses it (scripts/again.py)."""
+    final = True
+
+
+def must(condition, what):
+    """For what a test sees once in a thousand times, and is a fault of the server all the same: an answer that is too old."""
+    if not condition:
+        raise Fault(what)
+
+
 class Server:
     started = []     # all of this test, for the report of a failure
 
@@ -401,7 +413,7 @@ class Server:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="server-", dir=SCRATCH))
         self.ini = self.folder / "provost.ini"
         self.log_file = self.folder / "log"
-        self.process = None
+        self.process, self.sent = None, set()
         self.sections = {"http": {"listen": f"127.0.0.1:{self.port}"}, "auth": {"mode": "token" if token else "none"}}
         self.owner_dsn = cluster.dsn(db) if cluster and triggers else None
         if cluster:
@@ -502,12 +514,24 @@ class Server:
         finally:
             self.kill()
 
-    def check_log(self):
+    def fault_in_log(self):
         for line in self.log().splitlines():
-            assert not SANITIZER.search(line), f"a sanitizer's report: {line}"
+            if SANITIZER.search(line):
+                return f"a sanitizer's report: {line}"
             if "level=error" in line and self.allow_errors is not True:
-                allowed = self.allow_errors and re.search(self.allow_errors, line)
-                assert allowed, f"an error in the log: {line}"
+                if not (self.allow_errors and re.search(self.allow_errors, line)):
+                    return f"an error in the log: {line}"
+
+    def fault(self):
+        """What is wrong with the server itself, if anything, whatever a test says."""
+        code = self.process.poll() if self.process else None
+        if code is not None and code < 0 and -code not in self.sent:
+            return f"the server ended with signal {-code}"
+        return self.fault_in_log()
+
+    def check_log(self):
+        fault = self.fault_in_log()
+        must(not fault, fault)
 
     def log(self):
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
@@ -520,6 +544,7 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def signal(self, number):
+        self.sent.add(number)
         self.process.send_signal(number)
 
     def reload(self):
@@ -534,10 +559,11 @@ class Server:
         if self.running():
             self.signal(signal.SIGTERM)
             code = self.wait_exit(seconds)
-            assert code == 0, f"exit code {code} after SIGTERM"
+            must(code == 0, f"exit code {code} after SIGTERM")
 
     def kill(self):
         if self.running():
+            self.sent.add(signal.SIGKILL)
             self.process.kill()
             self.process.wait()
 
