@@ -17,6 +17,7 @@
  * revoke.c   /api/admin/revocations
  * index.c    the text of /
  * cors.c     origins
+ * assets.c   /client/: the browser's side
  * head.c     what a request's head must look like
  * caller.c   who is calling, and what they may
  * upgrade.c  /ws and /echo: the handshake, and the handing over
@@ -379,6 +380,16 @@ enum { CACHE_STATUS_MAX = 80 };
 void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter *w,
                          char out[CACHE_STATUS_MAX]);
 
+/* What the other files' answers are made with. Adds what all answers carry; without a type where
+ * there is no body. */
+void respond_add(struct request *q, struct MHD_Response *r, const char *type,
+                 const char *cache_control);
+/* The codings in which the client has the body with that hash already, bits of 1 << coding
+ * (RFC 9110, section 13.1.2). */
+unsigned respond_known(struct request *q, const char hash[ETAG_DIGITS]);
+/* Sends it; takes the response over. */
+enum MHD_Result respond_queue(struct request *q, unsigned status, struct MHD_Response *r);
+
 /* ---- problem.c ----------------------------------------------------------------------- */
 
 /* The reason phrase of RFC 9110, section 15. */
@@ -464,6 +475,16 @@ enum MHD_Result report_invalidate(struct request *q);
 struct http_index *index_new(const struct catalog *catalog);
 /* The index for somebody, or for nobody (NULL); the caller's to free. NULL when out of memory. */
 char *index_render(const struct http_index *x, const struct identity *i, size_t *ret_len);
+
+/* ---- assets.c ------------------------------------------------------------------------ */
+
+#define ASSETS_PREFIX "/client/"
+/* Whether the path, which begins with the prefix, is one of a file. */
+bool assets_has(struct request *q);
+/* The file, which is there. */
+enum MHD_Result assets_answer(struct request *q);
+/* To the page that shows what the others are for. */
+enum MHD_Result assets_redirect(struct request *q);
 
 /* ---- cors.c -------------------------------------------------------------------------- */
 
