@@ -109,16 +109,25 @@ def test_pipelined_and_queued_requests_are_answered(cluster, empty_database):
 
 def test_request_that_is_slow_to_start(cluster, empty_database):
     """A connection that was accepted may still be about to send its first request."""
-    with Server(cluster, empty_database, ENDPOINTS) as server:
+    def answer_in_time(server):
+        """None when it was not: it has half a second from when it was accepted, all of which a busy machine may take."""
         with Connection(server.port) as late:
             wait_until(lambda: descriptors_of_clients(server) >= 1, what="the connection")
             server.signal(signal.SIGTERM)
             stopping = time.monotonic()
-            # It has half a second from when it was accepted, some of which a busy machine takes.
             wait_until(lambda: time.monotonic() - stopping > 0.1, what="a client that takes its time")
-            answer = ask(late, server, "/api/one")
-            assert answer.status == 200 and answer.header("Connection") == "close", answer
-        assert server.wait_exit(5) == 0
+            with contextlib.suppress(OSError):
+                return ask(late, server, "/api/one")
+            sent = time.monotonic() - stopping
+            assert sent > 0.3, f"it was closed {sent:.2f} s after the stop"
+
+    for _ in range(5):
+        with Server(cluster, empty_database, ENDPOINTS) as server:
+            answer = answer_in_time(server)
+            assert server.wait_exit(5) == 0
+        if answer:
+            break
+    assert answer and answer.status == 200 and answer.header("Connection") == "close", answer
 
 
 def descriptors_of_clients(server):
