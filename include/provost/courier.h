@@ -1,14 +1,15 @@
 /*
  * courier: between provost.publish and the hub, one thread with a connection of its own.
  *
- * What the listener hears is checked here (its digest; any role may NOTIFY) and goes on to the hub, in
- * the order in which it was committed: at once, or behind what has to be fetched from provost.outbox
- * because it was too large for a notification. What is kept for a user is loaded when the hub asks
- * for it, and deleted when it was acknowledged. What nobody acknowledges is purged.
+ * What the listener hears is checked here (its digest; any role may NOTIFY) and goes on to the hub,
+ * in the order in which it was committed: at once, or behind what has to be fetched from
+ * provost.outbox because it was too large for a notification. What is kept for a user is loaded
+ * when the hub asks for it, and deleted when it was acknowledged. What nobody acknowledges is
+ * purged.
  *
  * It connects when there is something to do. While the database is away what was published waits,
- * up to a bound; past it everybody is told to resync, which has what is kept for users loaded. Loads
- * wait, too; acknowledgements are answered that they failed.
+ * up to a bound; past it everybody is told to resync, which has what is kept for users loaded.
+ * Loads wait, too; acknowledgements are answered that they failed.
  *
  * No function blocks but courier_stop. No lock is held while the hub or the database is called.
  */
@@ -54,9 +55,9 @@ void courier_event(struct courier *c, const struct change *change);
 struct courier_stats {
 	uint64_t events, references; /* that were genuine; of them fetched */
 	uint64_t forged;             /* whose digest was not right, or could not be checked */
-	uint64_t lost;               /* that there was no room for, or that were not there any more */
-	uint64_t waiting;            /* to be handed to the hub, now */
-	uint64_t loads, rows;        /* users; what was kept for them */
+	uint64_t lost;        /* that there was no room for, or that were not there any more */
+	uint64_t waiting;     /* to be handed to the hub, now */
+	uint64_t loads, rows; /* users; what was kept for them */
 	uint64_t acknowledged, failed_acks;
 	uint64_t purged;
 	uint64_t kept; /* rows for users, when it was purged last */

@@ -143,8 +143,8 @@ struct hub_ack {
 /* Whoever keeps what was published for users until it is acknowledged. Called on the hub's thread;
  * copies, and must not block. -EAGAIN: too much is asked of it already; -ENOMEM. */
 struct hub_keeper {
-	/* What is kept for the user with an id above `after`, in the order of ids: hub_kept answers, with
-	 * this number. */
+	/* What is kept for the user with an id above `after`, in the order of ids: hub_kept
+	 * answers, with this number. */
 	int (*load)(void *arg, const char *subject, int64_t after, uint64_t number);
 	/* hub_acked answers. */
 	int (*ack)(void *arg, const struct hub_ack *a);
@@ -190,6 +190,8 @@ struct hub_stats {
 	uint64_t sends;            /* system calls */
 	uint64_t ticks, batch_max; /* turns that sent something; messages to one client in one */
 	uint64_t dropped, resyncs, stalls, resumed, lost_mail;
+	uint64_t published; /* of the events: by provost.publish, for rooms */
+	uint64_t durable;   /* for users, told to clients: each and each time */
 	/* Paths that are watched. */
 	uint64_t paths, subscriptions, body_bytes; /* now */
 	uint64_t reading, waiting;                 /* reads in flight; paths in line for one */

@@ -80,15 +80,17 @@ static bool is_good(struct courier *c, int r)
 	if (r == 0)
 		return true;
 	if (r == -ENOENT)
-		give_up(c,
-		        "the schema `provost` is not in the database, or of an earlier version: run "
-		        "`provost schema install` as the owner of the database",
-		        REFUSED_US);
+		give_up(
+		    c,
+		    "the schema `provost` is not in the database, or of an earlier version: run "
+		    "`provost schema install` as the owner of the database",
+		    REFUSED_US);
 	else if (r == -EACCES)
-		give_up(c,
-		        "this role may not read what is published: as the owner of the database, run "
-		        "what `provost grants print` prints",
-		        REFUSED_US);
+		give_up(
+		    c,
+		    "this role may not read what is published: as the owner of the database, run "
+		    "what `provost grants print` prints",
+		    REFUSED_US);
 	else
 		give_up(c, c->conn ? conn_error(c->conn) : strerror(-r), backoff_us(c));
 	return false;
@@ -171,7 +173,7 @@ static bool await_work(struct courier *c)
 
 static void turn(struct courier *c)
 {
-	static int (*const serve[])(struct courier *c) = {
+	static int (*const serve[])(struct courier * c) = {
 	    orders_serve_acks, parcels_serve_key, parcels_serve, orders_serve_loads, purge,
 	};
 
@@ -218,8 +220,7 @@ struct courier *courier_new(const struct courier_options *o, struct hub *hub)
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->news, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	hub_set_keeper(hub,
-	               &(struct hub_keeper){.load = orders_load, .ack = orders_ack, .arg = c});
+	hub_set_keeper(hub, &(struct hub_keeper){.load = orders_load, .ack = orders_ack, .arg = c});
 	return c;
 }
 

@@ -110,16 +110,16 @@ void parcels_drop(struct parcels *parcels);
 
 /* ---- outbox.c ------------------------------------------------------------------------ */
 
-/* Of all of them: 0; -ENOENT: the schema is an earlier one; -EACCES; or a negative errno after which
- * the connection is of no more use. */
+/* Of all of them: 0; -ENOENT: the schema is an earlier one; -EACCES; or a negative errno after
+ * which the connection is of no more use. */
 int outbox_read_key(struct courier *c, unsigned char key[EVENT_KEY_LEN]) _must_check_;
 /* The data of those that are by reference; what is not there any more stays without. */
 int outbox_fetch(struct courier *c, const struct parcels *parcels) _must_check_;
 /* Tells the hub what is kept for each; frees the loads that were answered. */
 int outbox_load(struct courier *c, struct loads *loads) _must_check_;
 /* Deletes what was acknowledged: it is committed. */
-int outbox_acknowledge(struct courier *c, const struct acks *acks, uint64_t *ret_deleted)
-    _must_check_;
+int outbox_acknowledge(struct courier *c, const struct acks *acks,
+                       uint64_t *ret_deleted) _must_check_;
 /* One batch of each kind. `*ret_more`: there may be more. */
 int outbox_purge(struct courier *c, int64_t age_ms, uint64_t *ret_purged,
                  bool *ret_more) _must_check_;

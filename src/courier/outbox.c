@@ -38,8 +38,8 @@ static int query(struct courier *c, const char *sql, const char *const *values, 
 	return r < 0 ? r : refusal(step.result);
 }
 
-/* In a transaction of its own: sessions only read, otherwise. All in one round trip. A failure leaves
- * the transaction open, and so the connection is given up. */
+/* In a transaction of its own: sessions only read, otherwise. All in one round trip. A failure
+ * leaves the transaction open, and so the connection is given up. */
 static int change_rows(struct courier *c, const char *sql, const char *const *values, unsigned n,
                        uint64_t *ret_rows)
 {

@@ -22,8 +22,7 @@ uint64_t parcels_key_due_us_locked(const struct courier *c)
 }
 
 /* What was dropped for want of the right key is lost: everybody looks anew. */
-static void set_key(struct courier *c, enum key_state state,
-                    const unsigned char key[EVENT_KEY_LEN])
+static void set_key(struct courier *c, enum key_state state, const unsigned char key[EVENT_KEY_LEN])
 {
 	bool other;
 
@@ -149,8 +148,7 @@ static void pass_on(struct courier *c, struct parcel *p)
 		STAILQ_INSERT_TAIL(&c->parcels, p, link);
 		c->parcel_count++;
 		c->parcel_bytes += p->size;
-		if (c->parcel_count > COURIER_EVENTS_MAX ||
-		    c->parcel_bytes > COURIER_EVENT_BYTES) {
+		if (c->parcel_count > COURIER_EVENTS_MAX || c->parcel_bytes > COURIER_EVENT_BYTES) {
 			STAILQ_CONCAT(&dropped, &c->parcels);
 			lost = c->parcel_count;
 			c->parcel_count = c->parcel_bytes = 0;
