@@ -300,3 +300,35 @@ def test_a_decision_that_is_taken_back_is_not_said(api, sql, socket, unchanged, 
         api.refused("POST", f"/payments/disapprove/{first}", None, 422)
     api.done("POST", f"/payments/approve/{second}")
     assert ws.event("event")["data"]["id"] == second
+
+
+# ---- live ----------------------------------------------------------------------------------------
+
+def test_the_sidebar_is_told_what_it_used_to_poll_for(api, sql, people, socket):
+    """Subscribed to, the number of open payments and a user's notifications say what a read would."""
+    waiting = sql("SELECT id FROM payments WHERE status = 'PENDING' ORDER BY id LIMIT 1")[0][0]
+    ws = socket(people[0], ("admin",))
+    count, mine = "/api/admin/payments/pending-count", f"/api/admin/notifications?userId={people[0]}"
+
+    def body(path):
+        while True:
+            event = ws.any_event()
+            if event["ev"] == "data" and event["path"] == path:
+                return event["body"]
+
+    def until(path, wanted):
+        """One change may be read before another: what comes last counts."""
+        while (found := body(path)) != wanted:
+            pass
+        return found
+    for path in (count, mine):
+        ws.op("subscribe", path=path)
+    open_before = body(count)["count"]
+    assert body(mine)["notifications"] == []
+
+    api.done("POST", "/notifications", {**NOTE, "recipientIds": people[:2]}, 202)
+    assert until(mine, page(api, f"userId={people[0]}"))["pagination"]["total"] == 1
+    api.done("POST", f"/payments/approve/{waiting}")
+    until(count, {"count": open_before - 1})
+    sql("INSERT INTO payments (amount, \"institutionId\", \"enrollmentId\") VALUES (1, 'x', 'x')")
+    until(count, {"count": open_before})
