@@ -96,7 +96,7 @@ def test_no_request_is_lost(cluster, empty_database, number):
 
 def test_pipelined_and_queued_requests_are_answered(cluster, empty_database):
     """What waits in the server's queue when the stop begins has been accepted, and is answered."""
-    with Server(cluster, empty_database, ENDPOINTS, {"workers": {"threads": 1}, "database": {"pool_max": 1}}) as server:
+    with Server(cluster, empty_database, ENDPOINTS, {"workers": {"threads": 1, "queue_timeout": "1m"}, "database": {"pool_max": 1}}) as server:
         with contextlib.ExitStack() as stack:
             asked = [stack.enter_context(server.connect(30)) for _ in range(8)]
             for n, connection in enumerate(asked):      # accepted is what has been sent whole
