@@ -104,6 +104,18 @@ struct hub_change {
 /* Copies. What the mailbox has no room for is lost, and all are told to resync instead. Any thread.
  */
 void hub_publish_change(struct hub *h, const struct hub_change *c);
+/* Something that was published (provost.publish): an `event` in its room; where that is `user:SUB`,
+ * to every connection of that user, joined or not, with `nid`. */
+struct hub_event {
+	int64_t id; /* no other event has it */
+	const char *room, *name;
+	const char *data; /* JSON */
+	size_t data_len;
+	bool durable; /* kept until it is acknowledged */
+};
+/* As hub_publish_change. */
+void hub_publish_event(struct hub *h, const struct hub_event *e);
+
 /* Changes may have been missed: everybody in a table's room is told to resync. Any thread. */
 void hub_resync(struct hub *h);
 

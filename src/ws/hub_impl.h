@@ -10,7 +10,8 @@
  * room.c     rooms and who is in them
  * session.c  what of a client outlives its socket, and the history for it
  * people.c   users and addresses, and their limits
- * events.c   changes, resync
+ * events.c   changes, what was published, resync
+ * topics.c   paths that are watched, and by whom
  * names.c, wheel.c  by name; by time
  */
 #ifndef PROVOST_WS_HUB_IMPL_H

@@ -363,7 +363,7 @@ __attribute__((unused)) static void relay_hold(struct relay *r, bool on)
 }
 
 /* Ends the connections there are. */
-static void relay_cut(struct relay *r)
+__attribute__((unused)) static void relay_cut(struct relay *r)
 {
 	pthread_mutex_lock(&r->lock);
 	for (size_t i = 0; i < r->links; i++) {
