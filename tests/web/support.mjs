@@ -369,7 +369,8 @@ export class Browser {
             },
             locks: this.hasLocks ? this.locks.of(its) : null,
             channel: name => {
-                const c = new BroadcastChannel(`${this.scope} ${name}`);
+                const c = new BroadcastChannel(`${this.scope} ${name}`), post = c.postMessage.bind(c);
+                c.postMessage = guarded(post);
                 its.closers.push(() => c.close());
                 its.opened.push([name, c]);
                 return c;

@@ -492,6 +492,9 @@ export class Link {
         this.timers.clear();
         this.isReady?.();
         /* Behind the last message to the hub. */
-        queueMicrotask(() => this.end.abort());
+        queueMicrotask(() => {
+            this.send = null;
+            this.end.abort();
+        });
     }
 }
