@@ -289,6 +289,26 @@ def test_pages(server, issuer, sql, user):
         wait_until(lambda: outbox(sql, user) == [])
 
 
+@pytest.mark.parametrize("others", [1, 1200])
+def test_a_lower_number_that_commits_later(cluster, db, server, issuer, sql, user, others):
+    """Whether or not there are more of them than a page holds: then those above the page wait, and it does not."""
+    with contextlib.closing(psycopg2.connect(cluster.dsn(db))) as connection, connection.cursor() as cursor:
+        cursor.execute(PUBLISH, (f"user:{user}", "n", '"late"'))
+        late, = cursor.fetchone()
+        sql("SELECT provost.publish('user:' || %s, 'n', to_jsonb(i)) FROM generate_series(1, %s) i", user, others)
+        with connect(server, issuer, user) as ws:
+            page = [ws.event("event") for _ in range(min(others, 1000))]
+            assert [e["data"] for e in page] == list(range(1, len(page) + 1)) and page[0]["nid"] > late
+            connection.commit()
+            found = ws.event("event")
+            assert (found["nid"], found["data"]) == (late, "late")
+            if others > 1000:
+                assert ws.call("ack", ids=[e["nid"] for e in page[:256]])["ev"] == "ok"
+                assert [ws.event("event")["data"] for _ in range(others - 1000)] == list(range(1001, others + 1))
+            sql("SELECT provost.publish('user:' || %s, 'n', to_jsonb(%s))", user, others + 1)
+            assert ws.event("event")["data"] == others + 1
+
+
 @pytest.mark.threads
 def test_while_connections_come_and_go(cluster, db, server, issuer, sql, user):
     """Each connection has each event exactly once from what was unacknowledged at its hello on."""
