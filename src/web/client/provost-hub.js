@@ -60,7 +60,7 @@ export class Hub {
         this.done = new Recent(NIDS_MAX);
         /** @type {Map<number, {tab: string, resolve: (t: any) => void, reject: (e: any) => void}>} */
         this.asks = new Map();
-        this.lastAsk = 0;
+        this.lastAsk = this.arrivals = 0;
     }
 
     /* ---- pages ---- */
@@ -73,7 +73,7 @@ export class Hub {
             this.core ??= new Core(m.url, this, this.env);
             const tab = {
                 id: m.tab, post, local, rooms: new Set(m.rooms), paths: new Set(), visible: m.visible,
-                at: this.env.now(), patience: m.patience, mark: m.mark,
+                at: ++this.arrivals, patience: m.patience, mark: m.mark,
             };
             this.tabs.set(m.tab, tab);
             for (const nid of m.done) this.done.add(nid);
@@ -165,15 +165,17 @@ export class Hub {
     /** What a page says. @param {Message} m */
     receive(m) {
         const tab = this.tabs.get(m.tab), core = this.core;
-        if (!tab || !core) return;
-        if (m.t === 'listen') this.listen(tab, m.room);
+        if (!core || this.isOver) return;
+        /* A page's last words hold when its lock has been faster. */
+        if (m.t === 'signout') this.close({ code: 1000, reason: 'signed out' });
+        else if (m.t === 'did') this.taken(m.tab, m.nid);
+        else if (!tab) return;
+        else if (m.t === 'listen') this.listen(tab, m.room);
         else if (m.t === 'leave') tab.rooms.delete(m.room) && this.roomLeft(m.room);
         else if (m.t === 'subscribe') this.subscribe(tab, m.path, m.etag);
         else if (m.t === 'unsubscribe') tab.paths.delete(m.path) && this.pathLeft(m.path);
-        else if (m.t === 'did') this.taken(tab, m.nid);
         else if (m.t === 'token') this.tokenCame(tab, m);
         else if (m.t === 'info') tab.post({ t: 'info', ask: m.ask, info: this.info(tab) });
-        else if (m.t === 'signout') this.close({ code: 1000, reason: 'signed out' });
         else if (m.t === 'bye') this.detach(m.tab);
         else if (m.t === 'page') {
             tab.visible = m.visible;
@@ -264,7 +266,7 @@ export class Hub {
         for (const tab of this.tabs.values()) if (tab.rooms.has(m.room)) tab.post({ t: 'event', m });
     }
 
-    /** A page has dealt with a durable event. @param {Tab} by @param {Nid} nid */
+    /** A page has dealt with a durable event. @param {string} by @param {Nid} nid */
     taken(by, nid) {
         const p = this.pending.get(nid);
         if (this.done.has(nid)) return;
@@ -272,7 +274,7 @@ export class Hub {
         this.pendingBytes -= p ? p.bytes : 0;
         this.done.add(nid);
         this.core?.ack(nid);
-        for (const tab of this.tabs.values()) if (tab !== by) tab.post({ t: 'done', nid });
+        for (const tab of this.tabs.values()) if (tab.id !== by) tab.post({ t: 'done', nid });
         if (this.overflow && !this.pending.size && this.core?.state === 'open') {
             this.overflow = false;
             this.core.flush();
@@ -359,10 +361,8 @@ export function serveWorker(env) {
             const its = hub;
             if (its.tabs.has(m.tab)) return;
             its.attach(m, answer => port.postMessage(answer));
-            whenGone(env.locks, m.key, m.tab, new AbortController().signal, () => {
-                its.detach(m.tab);
-                port.close();
-            });
+            /* The port is not closed: there may be a last word in it. */
+            whenGone(env.locks, m.key, m.tab, new AbortController().signal, () => its.detach(m.tab));
         };
         port.onmessage = (/** @type {any} */ e) => {
             line = line.then(() => take(e.data)).catch(env.report);

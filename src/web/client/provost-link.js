@@ -15,6 +15,7 @@ import { claimsOf, NIDS_MAX, Recent, textOf, Timers } from './provost-core.js';
 import { channelTo, hold, Hub, livingTabs, lockOfHub, lockOfTab, whenGone } from './provost-hub.js';
 
 const WORKER_MS = 10_000; // that a worker may take to answer
+const FRESH_MS = 5_000; // that the token which connect() has asked for is used itself
 const WORKER_DEATHS = 3; // after which there is none any more
 const FAREWELL_MS = 3_000; // that a leader waits for the others to close as well
 const WORKING_MAX = 1_000; // durable events whose callbacks run, or have failed
@@ -396,10 +397,10 @@ export class Link {
         /** @type {unknown} */
         let why = null;
         for (const h of given) {
-            const first = reason === 'connect' ? h.first : undefined;
+            const fresh = reason === 'connect' && this.env.now() - h.since <= FRESH_MS && h.first;
             h.first = undefined;
             try {
-                const token = first ?? (typeof h.source === 'function' ? await h.source(reason) : h.source);
+                const token = fresh || (typeof h.source === 'function' ? await h.source(reason) : h.source);
                 if (token) return token;
                 why = new Error('nobody is signed in');
             } catch (e) {
@@ -491,6 +492,9 @@ export class Link {
         this.timers.clear();
         this.isReady?.();
         /* Behind the last message to the hub. */
-        queueMicrotask(() => this.end.abort());
+        queueMicrotask(() => {
+            this.send = null;
+            this.end.abort();
+        });
     }
 }

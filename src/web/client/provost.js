@@ -35,6 +35,7 @@ class Handle {
         this.#link = link;
         this.source = source;
         this.first = first;
+        this.since = link.env.now();
         /** @type {Set<any>} */
         this.onStates = new Set();
         /** @type {Set<any>} */
