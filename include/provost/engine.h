@@ -4,8 +4,8 @@
  * engine_submit joins a fill of the same key, or begins one: a job in a bounded queue, from which a
  * worker thread takes it, borrows a connection, runs the statement, stores the answer in the cache
  * and resumes all who wait. Whoever takes a waiter off its job under the engine's lock, and nobody
- * else, answers it. Background work (refreshes under stale-while-revalidate, encoding) has a lane
- * and a quota of its own, so that it cannot keep requests waiting.
+ * else, answers it. Background work (refreshes, encoding) has a lane and a quota of its own,
+ * so that it cannot keep requests waiting.
  *
  * Bounds: `queue` jobs, and as many in the background lane at most as ENGINE_BACKGROUND_MAX, wait
  * at most `queue_timeout_ms`, parked ones included; a connection is waited for at most the pool's
@@ -27,7 +27,7 @@ struct pool;
 enum {
 	ENGINE_THREADS_MAX = 256,
 	BATCH_MAX = 50,              /* reads in one batch */
-	ENGINE_BACKGROUND_MAX = 256, /* jobs that wait in the background lane; more are dropped */
+	ENGINE_BACKGROUND_MAX = 256, /* jobs that wait in the background; more are refused */
 };
 
 struct engine_options {
@@ -94,6 +94,12 @@ int engine_write(struct engine *e, const struct ask *a, struct waiter *w) _must_
 void engine_submit_batch(struct engine *e, const struct ask *a, struct waiter *const *w, int *ret,
                          size_t n);
 
+/* As engine_submit, but in the background: within its quota and its lane, in which it also waits
+ * for a fill of the same key that was begun before a change. A request that comes for the key
+ * meanwhile joins it, and then neither waits for the quota. It goes on without waiters. -EAGAIN:
+ * the lane is full. */
+int engine_submit_background(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
+
 /* Renews what the cache has for the key, in the background, unless that is being done or the lane
  * is full. Any thread, never blocks. */
 void engine_refresh(struct engine *e, const struct ask *a);
@@ -117,6 +123,9 @@ void engine_expire(struct engine *e, uint64_t now_us);
 void engine_stop(struct engine *e, uint64_t until_us);
 void engine_free(struct engine **e);
 
+/* Whether it makes sense to ask the database, as far as is known. Any thread. */
+bool engine_database_is_up(struct engine *e);
+
 struct engine_stats {
 	unsigned threads, queue; /* in force */
 	unsigned busy, waiting;
@@ -124,7 +133,8 @@ struct engine_stats {
 	uint64_t writes;     /* accepted */
 	uint64_t collapsed;  /* requests that joined one */
 	uint64_t statements; /* sent for endpoints, tries included */
-	uint64_t refreshes, encodings;
+	uint64_t refreshes;  /* fills begun in the background */
+	uint64_t encodings;
 	uint64_t refused, expired, retries;
 };
 void engine_stats(struct engine *e, struct engine_stats *ret);

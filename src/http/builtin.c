@@ -32,7 +32,7 @@ static enum MHD_Result readyz(struct request *q)
 	int phase = atomic_load_explicit(&h->phase, memory_order_relaxed);
 	char text[80];
 	int n = snprintf(text, sizeof text, "{\"status\":\"%s\",\"database\":\"%s\"}", names[phase],
-	                 http_database_is_up(h) ? "up" : "down");
+	                 engine_database_is_up(h->engine) ? "up" : "down");
 	char *body = strdup(text);
 	if (!body)
 		return MHD_NO;
@@ -69,7 +69,10 @@ static const struct builtin BUILTINS[] = {
     {"/api/admin/cache", FOR_ADMINISTRATORS, .get = report_cache, .delete = report_invalidate},
     {"/api/admin/revocations", FOR_ADMINISTRATORS, .body_max = 4096, .delete = revoke_remove,
      .post = revoke_add},
+    {"/client", FOR_ALL, .get = assets_redirect},
+    {ASSETS_PREFIX, FOR_ALL, .get = assets_redirect},
 };
+static const struct builtin FILE_OF_CLIENT = {ASSETS_PREFIX, FOR_ALL, .get = assets_answer};
 
 static char admin[] = "admin", *admins[] = {admin};
 static const struct strlist ADMINISTRATORS = {.item = admins, .count = 1};
@@ -85,6 +88,8 @@ static enum MHD_Result call(struct request *q, const struct builtin *b)
 	const char *method = q->line.method;
 	unsigned methods = (b->get ? 1u << METHOD_GET : 0) | (b->post ? 1u << METHOD_POST : 0) |
 	                   (b->delete ? 1u << METHOD_DELETE : 0);
+	if (b == &FILE_OF_CLIENT && !assets_has(q))
+		return respond_problem(q, 404, "There is no such file.");
 	if (b->get && (!strcmp(method, "GET") || !strcmp(method, "HEAD")))
 		return b->get(q);
 	if (b->delete &&!strcmp(method, "DELETE"))
@@ -104,7 +109,8 @@ static const struct builtin *find(struct request *q)
 		if (strlen(b->path) == path.n && !memcmp(b->path, path.p, path.n))
 			return b->get != upgrade_echo || http_of(q)->test_echo ? b : NULL;
 	}
-	return NULL;
+	size_t n = strlen(ASSETS_PREFIX);
+	return path.n > n && !memcmp(path.p, ASSETS_PREFIX, n) ? &FILE_OF_CLIENT : NULL;
 }
 
 static const struct strlist *roles_of(const struct builtin *b)

@@ -12,12 +12,12 @@
  * problem.c  the texts of problem documents
  * sending.c  bodies in flight
  * accept.c   codings that a client takes, and bodies that it has
- * status.c   from an answer's outcome to a status
  * builtin.c  /, /livez, /readyz
  * report.c   /api/admin/cache
  * revoke.c   /api/admin/revocations
  * index.c    the text of /
  * cors.c     origins
+ * assets.c   /client/: the browser's side
  * head.c     what a request's head must look like
  * caller.c   who is calling, and what they may
  * upgrade.c  /ws and /echo: the handshake, and the handing over
@@ -38,6 +38,7 @@
 #include "provost/engine.h"
 #include "provost/http.h"
 #include "provost/snapshot.h"
+#include "provost/status.h"
 #include "provost/target.h"
 #include "provost/values.h"
 
@@ -315,8 +316,6 @@ bool lookup(struct http *h, const struct ask *a, enum served *ret_served, struct
 /* What may where the database has failed. False: nothing, and nothing is set. */
 bool lookup_stale(struct http *h, const struct endpoint *e, struct cache_key key,
                   enum served *ret_served, struct cache_found *ret);
-/* Whether it makes sense to ask the database, as far as is known. */
-bool http_database_is_up(struct http *h);
 
 /* ---- body.c -------------------------------------------------------------------------- */
 
@@ -380,11 +379,21 @@ struct MHD_Response *response_over(const char *body, size_t len, void (*done)(vo
 enum { CACHE_STATUS_MAX = 80 };
 void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter *w,
                          char out[CACHE_STATUS_MAX]);
-/* The hash of a body, as entity tags have it. Not NUL-terminated. */
-void etag_hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS]);
+
+/* What the other files' answers are made with. Adds what all answers carry; without a type where
+ * there is no body. */
+void respond_add(struct request *q, struct MHD_Response *r, const char *type,
+                 const char *cache_control);
+/* The codings in which the client has the body with that hash already, bits of 1 << coding
+ * (RFC 9110, section 13.1.2). */
+unsigned respond_known(struct request *q, const char hash[ETAG_DIGITS]);
+/* Sends it; takes the response over. */
+enum MHD_Result respond_queue(struct request *q, unsigned status, struct MHD_Response *r);
 
 /* ---- problem.c ----------------------------------------------------------------------- */
 
+/* The reason phrase of RFC 9110, section 15. */
+const char *status_title(unsigned status);
 /* Problem documents, appended to `b`; `id` is the request's. */
 void problem_text(struct buf *b, const char *id, unsigned status, const char *detail);
 #define PROBLEM_NOT_ALLOWED "The path does not answer to this method; Allow says to which."
@@ -416,18 +425,6 @@ struct body {
  * sent are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when
  * too much is being sent, else no memory; the reference has been given back. */
 struct MHD_Response *sending_response(struct http *h, const struct body *b, bool *ret_busy);
-
-/* ---- status.c ------------------------------------------------------------------------ */
-
-/* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`:
- * static, or the message of provost.fail, which the answer owns. */
-unsigned status_of_answer(const struct answer *a, const char **ret_detail);
-/* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. */
-bool answer_is_database_failure(const struct answer *a);
-/* Whether something was waited for until its time was over. */
-bool answer_is_timeout(const struct answer *a);
-/* The reason phrase of RFC 9110, section 15. */
-const char *status_title(unsigned status);
 
 /* ---- builtin.c ----------------------------------------------------------------------- */
 
@@ -478,6 +475,16 @@ enum MHD_Result report_invalidate(struct request *q);
 struct http_index *index_new(const struct catalog *catalog);
 /* The index for somebody, or for nobody (NULL); the caller's to free. NULL when out of memory. */
 char *index_render(const struct http_index *x, const struct identity *i, size_t *ret_len);
+
+/* ---- assets.c ------------------------------------------------------------------------ */
+
+#define ASSETS_PREFIX "/client/"
+/* Whether the path, which begins with the prefix, is one of a file. */
+bool assets_has(struct request *q);
+/* The file, which is there. */
+enum MHD_Result assets_answer(struct request *q);
+/* To the page that shows what the others are for. */
+enum MHD_Result assets_redirect(struct request *q);
 
 /* ---- cors.c -------------------------------------------------------------------------- */
 

@@ -93,13 +93,13 @@ static void add_cache_status(struct request *q, struct MHD_Response *r)
 	add(r, "Age", text);
 }
 
-/* Everything that all answers carry. */
-static void add_common(struct request *q, struct MHD_Response *r, const char *type)
+void respond_add(struct request *q, struct MHD_Response *r, const char *type,
+                 const char *cache_control)
 {
 	struct http *h = http_of(q);
 	if (type)
 		add(r, "Content-Type", type);
-	add(r, "Cache-Control", "private, no-cache");
+	add(r, "Cache-Control", cache_control);
 	add(r, "X-Content-Type-Options", "nosniff");
 	add(r, "X-Request-Id", q->id);
 	if (q->served != SERVED_OTHER)
@@ -115,7 +115,12 @@ static void add_common(struct request *q, struct MHD_Response *r, const char *ty
 		add(r, "Connection", "close");
 }
 
-static enum MHD_Result queue(struct request *q, unsigned status, struct MHD_Response *r)
+static void add_common(struct request *q, struct MHD_Response *r, const char *type)
+{
+	respond_add(q, r, type, "private, no-cache");
+}
+
+enum MHD_Result respond_queue(struct request *q, unsigned status, struct MHD_Response *r)
 {
 	struct client *c = client_of(q);
 	q->status = status;
@@ -159,7 +164,7 @@ enum MHD_Result respond_json(struct request *q, unsigned status, const char *bod
 	q->sent = len;
 	add_common(q, r, JSON);
 	cors_add(q, r, false, NULL);
-	return queue(q, status, r);
+	return respond_queue(q, status, r);
 }
 
 /* ---- problem documents --------------------------------------------------------------- */
@@ -184,7 +189,7 @@ static enum MHD_Result queue_problem(struct request *q, struct buf *b, unsigned 
 		return MHD_NO;
 	if (status == 503)
 		add(r, "Retry-After", "1");
-	return queue(q, status, r);
+	return respond_queue(q, status, r);
 }
 
 enum MHD_Result respond_problem(struct request *q, unsigned status, const char *detail)
@@ -212,7 +217,7 @@ enum MHD_Result respond_unauthenticated(struct request *q, const char *challenge
 	if (!r)
 		return MHD_NO;
 	add(r, "WWW-Authenticate", challenge);
-	return queue(q, 401, r);
+	return respond_queue(q, 401, r);
 }
 
 enum MHD_Result respond_not_allowed(struct request *q, unsigned methods)
@@ -225,7 +230,7 @@ enum MHD_Result respond_not_allowed(struct request *q, unsigned methods)
 	if (!r)
 		return MHD_NO;
 	add(r, "Allow", allow);
-	return queue(q, 405, r);
+	return respond_queue(q, 405, r);
 }
 
 enum MHD_Result respond_upgrade(struct request *q, const char *accept, MHD_UpgradeHandler upgraded)
@@ -237,7 +242,7 @@ enum MHD_Result respond_upgrade(struct request *q, const char *accept, MHD_Upgra
 	add(r, "Upgrade", "websocket");
 	add(r, "Sec-WebSocket-Accept", accept);
 	add(r, "X-Request-Id", q->id);
-	return queue(q, 101, r);
+	return respond_queue(q, 101, r);
 }
 
 enum MHD_Result respond_upgrade_required(struct request *q, const char *detail)
@@ -249,7 +254,7 @@ enum MHD_Result respond_upgrade_required(struct request *q, const char *detail)
 		return MHD_NO;
 	add(r, "Upgrade", "websocket");
 	add(r, "Sec-WebSocket-Version", "13");
-	return queue(q, 426, r);
+	return respond_queue(q, 426, r);
 }
 
 enum MHD_Result respond_options(struct request *q, unsigned methods)
@@ -262,7 +267,7 @@ enum MHD_Result respond_options(struct request *q, unsigned methods)
 	add_common(q, r, NULL);
 	add(r, "Allow", allow);
 	cors_add(q, r, q->head.preflight_method != NULL, allow);
-	return queue(q, 204, r);
+	return respond_queue(q, 204, r);
 }
 
 /* ---- bodies -------------------------------------------------------------------------- */
@@ -273,15 +278,6 @@ struct representation {
 	const unsigned char *etag;
 	struct body identity;
 };
-
-void etag_hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS])
-{
-	static const char digits[] = "0123456789abcdef";
-	for (size_t i = 0; i < ETAG_DIGITS / 2; i++) {
-		out[2 * i] = digits[bytes[i] >> 4];
-		out[2 * i + 1] = digits[bytes[i] & 15];
-	}
-}
 
 struct conditions {
 	const char *hash;
@@ -298,9 +294,7 @@ static enum MHD_Result read_condition(void *arg, enum MHD_ValueKind kind, const 
 	return MHD_YES;
 }
 
-/* The codings in which the client has the body already, bits of 1 << coding (RFC 9110, section
- * 13.1.2). */
-static unsigned known_to_client(struct request *q, const char hash[ETAG_DIGITS])
+unsigned respond_known(struct request *q, const char hash[ETAG_DIGITS])
 {
 	struct conditions c = {.hash = hash};
 	if (!q->head.conditional)
@@ -358,7 +352,7 @@ static enum MHD_Result respond_representation(struct request *q, const struct re
 	unsigned there = available(rep, http_live(http_of(q))->codings);
 	unsigned coding = choose_coding(q, rep, there);
 	etag_hex(rep->etag, hash);
-	unsigned known = known_to_client(q, hash);
+	unsigned known = respond_known(q, hash);
 	/* Tag and length of a 304 are of one representation, if possible the client's. */
 	if (known & there)
 		coding = none_match_pick(known & there, coding);
@@ -375,7 +369,7 @@ static enum MHD_Result respond_representation(struct request *q, const struct re
 	add(r, "ETag", etag);
 	if (coding != CODING_IDENTITY && !known)
 		add(r, "Content-Encoding", coding_name(coding));
-	return queue(q, known ? 304 : q->endpoint->status, r);
+	return respond_queue(q, known ? 304 : q->endpoint->status, r);
 }
 
 enum MHD_Result respond_batch(struct request *q, struct MHD_Response *r, size_t len, bool busy)
@@ -387,7 +381,7 @@ enum MHD_Result respond_batch(struct request *q, struct MHD_Response *r, size_t 
 	q->sent = len;
 	add_common(q, r, JSON);
 	cors_add(q, r, false, NULL);
-	return queue(q, 200, r);
+	return respond_queue(q, 200, r);
 }
 
 /* ---- answers of the cache ------------------------------------------------------------ */
@@ -424,7 +418,7 @@ static enum MHD_Result respond_failure(struct request *q, const struct answer *a
 		return queue_problem(q, &b, status);
 	/* Not to be tried again without a look: no Retry-After. */
 	struct MHD_Response *r = problem_response(q, &b);
-	return r ? queue(q, status, r) : MHD_NO;
+	return r ? respond_queue(q, status, r) : MHD_NO;
 }
 
 enum MHD_Result respond_refusal(struct request *q, enum outcome outcome)
@@ -464,7 +458,7 @@ static enum MHD_Result respond_written(struct request *q, struct job *j)
 	q->sent = a->body_len;
 	add_common(q, r, JSON);
 	cors_add(q, r, false, NULL);
-	return queue(q, q->endpoint->status, r);
+	return respond_queue(q, q->endpoint->status, r);
 }
 
 static enum MHD_Result respond_nothing(struct request *q)
@@ -474,7 +468,7 @@ static enum MHD_Result respond_nothing(struct request *q)
 		return MHD_NO;
 	add_common(q, r, NULL);
 	cors_add(q, r, false, NULL);
-	return queue(q, q->endpoint->status, r);
+	return respond_queue(q, q->endpoint->status, r);
 }
 
 enum MHD_Result respond_job(struct request *q)
@@ -490,7 +484,7 @@ enum MHD_Result respond_job(struct request *q)
 		return a->body ? respond_body(q, j) : respond_nothing(q);
 	/* Waiting in vain is the database's fault when that seems to hang. */
 	bool failed = answer_is_database_failure(a) ||
-	              (answer_is_timeout(a) && !http_database_is_up(http_of(q)));
+	              (answer_is_timeout(a) && !engine_database_is_up(http_of(q)->engine));
 	if (failed && request_answer_stale(q, &r))
 		return r;
 	return respond_failure(q, a);

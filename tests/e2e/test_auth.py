@@ -116,6 +116,11 @@ def builtin_doors():
     for path in ("/", "/livez", "/readyz"):
         found += [Door("GET", path, PUBLIC), Door("HEAD", path, PUBLIC), Door("OPTIONS", path, PUBLIC, 204),
                   Door("POST", path, PUBLIC, 405), Door("DELETE", path, PUBLIC, 405)]
+    for path, status in (("/client", 302), ("/client/", 302), ("/client/demo.html", 200), ("/client/demo.js", 200)):
+        found += [Door("GET", path, PUBLIC, status), Door("HEAD", path, PUBLIC, status), Door("OPTIONS", path, PUBLIC, 204),
+                  Door("POST", path, PUBLIC, 405), Door("BREW", path, PUBLIC, 405)]
+    found += [Door(method, "/client/nothing", PUBLIC, 404) for method in ("GET", "HEAD", "POST", "OPTIONS", "BREW")]
+    found += [Door("GET", "/clients", FOR_ADMIN, 404, unknown_first=True), Door("GET", "/client%2Fdemo.html", FOR_ADMIN, 404, unknown_first=True)]
     cache, revocations = "/api/admin/cache", "/api/admin/revocations"
     sockets = "/api/admin/websocket"
     found += [Door("GET", sockets, FOR_ADMIN), Door("HEAD", sockets, FOR_ADMIN), Door("OPTIONS", sockets, FOR_ADMIN, 204),
