@@ -374,6 +374,20 @@ scenario('an acknowledgement under way when the connection is lost is repeated',
     assert.deepEqual(server.last.of('ack').map(m => m.ids), [[5]]);
 });
 
+scenario('an acknowledgement that is never answered is repeated', async () => {
+    const { server, clock, core } = await opened();
+    server.auto = false;
+    core.ack(5);
+    await clock.advance(20);
+    server.auto = true;
+    core.ack(6);
+    await clock.advance(14_000);
+    assert.deepEqual(server.last.of('ack').map(m => m.ids), [[5]]);
+    await clock.advance(1_000);
+    assert.deepEqual(server.last.of('ack').map(m => m.ids), [[5], [5, 6]]);
+    assert.equal(core.acks.size, 0);
+});
+
 scenario('acknowledgements that wait are bounded', async () => {
     const { core } = made();
     for (let i = 0; i < 25_000; i++) core.ack(i);
