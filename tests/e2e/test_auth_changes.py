@@ -483,7 +483,8 @@ class Crowd:
             for thread in threads:
                 thread.join(patience(60))
         assert not any(thread.is_alive() for thread in threads)
-        must(not self.wrong, f"{self.wrong[:5]}")
+        must(all(status != 200 for _, _, status in self.wrong), f"{self.wrong[:5]}")
+        assert not self.wrong, self.wrong[:5]
 
 
 @pytest.mark.threads

@@ -181,7 +181,8 @@ class Users:
         for thread in threads:
             thread.join(patience(60))
             assert not thread.is_alive()
-        must(not self.wrong, f"{self.wrong[:3]}")
+        must(all(answer.status != 200 for _, _, answer in self.wrong), f"{self.wrong[:3]}")
+        assert not self.wrong, self.wrong[:3]
         assert len(self.right) > 500
 
 
