@@ -519,7 +519,11 @@ def test_cancelled_by_somebody_else(cluster, empty_database):
         client = threading.Thread(target=lambda: answers.append(server.get("/api/sleep/30000")))
         client.start()
         victim = wait_until(lambda: running(cluster, empty_database), what="the statement runs")[0]["pid"]
-        cluster.sql("postgres", "SELECT pg_cancel_backend(%s)", victim)
+
+        def cancelled():     # again, since one between two messages is not heeded
+            cluster.sql("postgres", "SELECT pg_cancel_backend(%s)", victim)
+            return answers
+        wait_until(cancelled, 5, "it is answered", interval=0.1)
         client.join(patience(5))
         assert is_problem(answers[0], 503)
         assert server.get("/api/one").status == 200
