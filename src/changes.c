@@ -54,6 +54,14 @@ static void tell_change(void *arg, const struct change *change)
 		hub_publish_change(c->hub, &told);
 }
 
+static void tell_raised(void *arg)
+{
+	struct changes *c = arg;
+
+	if (c->hub)
+		hub_raised(c->hub);
+}
+
 static void tell_gap(void *arg)
 {
 	struct changes *c = arg;
@@ -78,6 +86,7 @@ void changes_init(struct changes *c, const struct config *config, struct generat
                   struct snapshot *catalog)
 {
 	const struct listener_sink sink = {.change = tell_change,
+	                                   .raised = tell_raised,
 	                                   .gap = tell_gap,
 	                                   .identities = note_identities,
 	                                   .triggers = note_triggers,

@@ -575,7 +575,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	struct http_options http = http_options(config);
 	http.max_connections = s.clients.connections;
 	const struct hub_options hub = hub_options(&s, config);
-	s.hub = hub_new(&hub, s.callers.auth);
+	s.hub = hub_new(&hub, s.callers.auth, s.live);
 	changes_tell(&s.changes, s.hub);
 	s.http = http_new(&http, &(struct http_parts){.catalog = s.catalog,
 	                                              .cache = s.cache,

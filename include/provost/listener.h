@@ -41,6 +41,9 @@ struct listener_options {
 struct listener_sink {
 	/* A change of a table, after its generations were raised. */
 	void (*change)(void *arg, const struct change *c);
+	/* All of what has come at once (a transaction's changes do, unless they are many) has been
+	 * taken, and something was raised. */
+	void (*raised)(void *arg);
 	/* Changes may have been missed: once per gap, after the epoch was raised. */
 	void (*gap)(void *arg);
 	/* API keys or revocations have changed, or may have, before the stream was there. */

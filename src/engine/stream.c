@@ -334,8 +334,11 @@ static void advance(struct listener *l, uint64_t now)
 static void receive(struct listener *l, uint64_t interval_us)
 {
 	struct stream *t = &l->stream;
+	uint64_t raises = generations_raises(l->generations);
 	int r = conn_receive(t->conn, &t->notify);
 
+	if (generations_raises(l->generations) != raises)
+		tell(l->sink.raised, l->sink.arg);
 	if (t->pooled)
 		lose(l,
 		     "[database] listen_url leads through a pooler; it must be a direct "

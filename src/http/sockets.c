@@ -30,6 +30,28 @@ static void put_batch(struct buf *b, const struct hub_stats *s)
 	         (unsigned long long)s->batch_max);
 }
 
+/* Paths that are watched. */
+static void put_live(struct buf *b, const struct hub_stats *s)
+{
+	buf_adds(b, ",\"live\":{");
+	put(b, "subscriptions", s->subscriptions);
+	put(b, "paths", s->paths);
+	put(b, "bodyBytes", s->body_bytes);
+	put(b, "reading", s->reading);
+	put(b, "waiting", s->waiting);
+	put(b, "firstReads", s->first_reads);
+	put(b, "refreshes", s->refreshes);
+	put(b, "unchanged", s->unchanged);
+	put(b, "failed", s->failed_reads);
+	put(b, "bodies", s->bodies);
+	put(b, "postponed", s->postponed);
+	buf_adds(b, ",\"sweeps\":{");
+	put(b, "count", s->sweeps);
+	put(b, "lastMicroseconds", s->sweep_us);
+	put(b, "maxMicroseconds", s->sweep_us_max);
+	buf_adds(b, "}}");
+}
+
 static void render(struct buf *b, const struct hub_stats *s)
 {
 	buf_addc(b, '{');
@@ -54,6 +76,7 @@ static void render(struct buf *b, const struct hub_stats *s)
 	put(b, "resumed", s->resumed);
 	put(b, "stalls", s->stalls);
 	put(b, "lostMail", s->lost_mail);
+	put_live(b, s);
 	put_closes(b, s);
 	buf_addc(b, '}');
 }

@@ -132,6 +132,7 @@ void events_resync(struct hub *h)
 	struct client *c;
 	history_forget(h);
 	TAILQ_FOREACH (c, &h->clients, link)
-		if (c->state == CLIENT_OPEN && c->session && c->session->members > 0)
+		if (c->state == CLIENT_OPEN && c->session &&
+		    (c->session->members > 0 || c->watched > 0))
 			ops_resync(h, c);
 }

@@ -8,6 +8,7 @@
 #include "hub_impl.h"
 #include "provost/auth.h"
 #include "provost/log.h"
+#include "topics.h"
 
 enum {
 	UNIDENTIFIED_SHARE = 8, /* of max_clients, an eighth may be nobody yet */
@@ -61,7 +62,7 @@ static void mail_free(struct mail *m)
 	free(m);
 }
 
-static void wake(struct hub *h)
+void hub_wake(struct hub *h)
 {
 	const uint64_t one = 1;
 	(void)!write(h->wake_fd, &one, sizeof one); /* full: it is awake */
@@ -87,9 +88,8 @@ static int post(struct hub *h, struct mail *m)
 		h->mail_count++;
 		h->mail_bytes += m->size;
 	}
-	/* Under the lock: once the hub has stopped the descriptor may be somebody else's. */
 	if (first)
-		wake(h);
+		hub_wake(h);
 	pthread_mutex_unlock(&h->lock);
 	return r;
 }
@@ -205,7 +205,7 @@ static void say_lost(struct hub *h)
 	h->mail_lost = true;
 	h->lost_mail++;
 	if (h->running)
-		wake(h);
+		hub_wake(h);
 	pthread_mutex_unlock(&h->lock);
 }
 
@@ -284,6 +284,7 @@ static void read_mail(struct hub *h, struct mail *m)
 		break;
 	case MAIL_RESYNC:
 		events_resync(h);
+		topics_raised(h);
 		break;
 	case MAIL_CONFIGURE:
 		apply_options(h, &m->options);
@@ -343,9 +344,12 @@ static void take_event(struct hub *h, const struct epoll_event *e)
 
 static void flush_all(struct hub *h)
 {
-	struct client *c;
+	struct client *c, *last = TAILQ_LAST(&h->flush, client_list);
 	h->flushed_us = h->now_us;
-	while ((c = TAILQ_FIRST(&h->flush))) {
+	/* Whoever is put something meanwhile (bodies that there is room for now) is for the next
+	 * tick. */
+	for (bool over = !last; !over && (c = TAILQ_FIRST(&h->flush));) {
+		over = c == last;
 		struct client *next = TAILQ_NEXT(c, flush);
 		TAILQ_REMOVE(&h->flush, c, flush);
 		c->to_flush = false;
@@ -435,6 +439,7 @@ static uint64_t wait_us(const struct hub *h)
 	uint64_t us = h->wheel.armed > 0 ? WHEEL_STEP_MS * 1000 : CHECK_MS * 1000;
 	if (!STAILQ_EMPTY(&h->unread))
 		return 0;
+	us = MIN(us, topics_wait_us(h));
 	if (!TAILQ_EMPTY(&h->flush)) {
 		uint64_t since = h->now_us - h->flushed_us;
 		us = MIN(us, since < tick_us(h) ? tick_us(h) - since : 0);
@@ -468,6 +473,7 @@ static void turn(struct hub *h)
 	read_some_mail(h);
 	for (int i = 0; i < n; i++)
 		take_event(h, &e[i]);
+	topics_turn(h);
 	look_after(h);
 	flush_when_due(h);
 	count_tick(h);
@@ -538,7 +544,7 @@ static void *run(void *arg)
 
 /* ---- life ---------------------------------------------------------------------------- */
 
-struct hub *hub_new(const struct hub_options *o, struct auth *auth)
+struct hub *hub_new(const struct hub_options *o, struct auth *auth, struct live *live)
 {
 	struct hub *h = xcalloc(1, sizeof *h);
 	h->magic = HUB_MAGIC;
@@ -555,6 +561,7 @@ struct hub *hub_new(const struct hub_options *o, struct auth *auth)
 	names_init(&h->users);
 	names_init(&h->addresses);
 	names_init(&h->sessions);
+	h->topics = topics_new(live);
 	h->history = xcalloc(HISTORY_MESSAGES, sizeof *h->history);
 	h->input = xcalloc(READ_ECHO_MAX, 1);
 	h->ping = message_new(MESSAGE_REPLY, WS_PING, "", 0);
@@ -616,7 +623,7 @@ void hub_stop(struct hub *h, int64_t timeout_ms)
 		return;
 	atomic_store_explicit(&h->stop_ms, timeout_ms, memory_order_relaxed);
 	atomic_store(&h->stops, true);
-	wake(h);
+	hub_wake(h);
 	pthread_join(h->thread, NULL);
 	close_descriptors(h);
 }
@@ -629,6 +636,7 @@ void hub_free(struct hub **hp)
 	*hp = NULL;
 	CHECK_MAGIC(h, HUB_MAGIC);
 	ALWAYS(h->epoll_fd < 0 && STAILQ_EMPTY(&h->mail));
+	topics_free(&h->topics);
 	names_done(&h->rooms);
 	names_done(&h->users);
 	names_done(&h->addresses);
@@ -650,11 +658,15 @@ void hub_stats(struct hub *h, struct hub_stats *ret)
 	const struct figures *f = &h->figures;
 #define READ(what) .what = atomic_load_explicit(&f->what, memory_order_relaxed)
 	*ret = (struct hub_stats){
-	    READ(clients),      READ(unidentified), READ(users),       READ(rooms),
-	    READ(memberships),  READ(sessions),     READ(adopted),     READ(events),
-	    READ(messages_out), READ(bytes_out),    READ(messages_in), READ(bytes_in),
-	    READ(sends),        READ(ticks),        READ(batch_max),   READ(dropped),
-	    READ(resyncs),      READ(stalls),       READ(resumed),
+	    READ(clients),       READ(unidentified), READ(users),       READ(rooms),
+	    READ(memberships),   READ(sessions),     READ(adopted),     READ(events),
+	    READ(messages_out),  READ(bytes_out),    READ(messages_in), READ(bytes_in),
+	    READ(sends),         READ(ticks),        READ(batch_max),   READ(dropped),
+	    READ(resyncs),       READ(stalls),       READ(resumed),     READ(paths),
+	    READ(subscriptions), READ(body_bytes),   READ(reading),     READ(waiting),
+	    READ(first_reads),   READ(refreshes),    READ(unchanged),   READ(failed_reads),
+	    READ(bodies),        READ(postponed),    READ(sweeps),      READ(sweep_us),
+	    READ(sweep_us_max),
 	};
 #undef READ
 	for (size_t i = 0; i < HUB_CODES; i++) {

@@ -11,7 +11,7 @@
  * session.c  what of a client outlives its socket, and the history for it
  * people.c   users and addresses, and their limits
  * events.c   changes, what was published, resync
- * topics.c   paths that are watched, and by whom
+ * topics.c   paths that are watched, and by whom: topics.h
  * names.c, wheel.c  by name; by time
  */
 #ifndef PROVOST_WS_HUB_IMPL_H
@@ -20,6 +20,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
+#include <sys/uio.h>
 
 #include "names.h"
 #include "provost/hub.h"
@@ -55,7 +56,18 @@ enum {
 
 /* ---- messages ------------------------------------------------------------------------ */
 
-enum message_kind { MESSAGE_EVENT, MESSAGE_REPLY, MESSAGE_RESYNC, MESSAGE_CLOSE };
+enum message_kind {
+	MESSAGE_EVENT,
+	MESSAGE_DATA, /* what is at a path that the client watches */
+	MESSAGE_REPLY,
+	MESSAGE_RESYNC,
+	MESSAGE_CLOSE,
+};
+enum {
+	KINDS_EVENTS = 1u << MESSAGE_EVENT,
+	KINDS_PASSING = KINDS_EVENTS | 1u << MESSAGE_DATA, /* nobody has asked for each of them */
+	KINDS_ALL = (1u << (MESSAGE_CLOSE + 1)) - 1
+};
 
 struct message {
 	uint32_t refs;
@@ -75,6 +87,9 @@ static inline struct message *message_ref(struct message *m)
 	return m;
 }
 void message_unref(struct message *m);
+/* Of a payload in parts. */
+struct message *message_of(enum message_kind kind, enum ws_opcode opcode, const struct iovec *part,
+                           size_t parts);
 
 /* ---- what waits to be sent ----------------------------------------------------------- */
 
@@ -82,8 +97,9 @@ struct outbox {
 	struct message **ring; /* `few`, allocated, or NULL: nothing has waited yet */
 	uint32_t cap, head, count;
 	uint32_t sent;    /* bytes of the first that have gone */
-	uint32_t replies; /* that are not events */
-	size_t bytes, reply_bytes;
+	uint32_t replies; /* to what the client has asked */
+	uint32_t data;    /* MESSAGE_DATA, which count neither towards `bytes` nor as events */
+	size_t bytes, reply_bytes, data_bytes;
 	struct message *few[2]; /* most of the time there is not more */
 };
 
@@ -95,8 +111,8 @@ static inline struct message *outbox_at(const struct outbox *o, uint32_t i)
 }
 /* The first `n` bytes have gone. True: the resync was among what is now gone. */
 bool outbox_sent(struct outbox *o, size_t n);
-/* Drops events, or everything; not what is half sent. Returns how many. */
-size_t outbox_drop(struct outbox *o, bool events_only);
+/* Drops what is of these kinds (KINDS_…), but not what is half sent. Returns how many. */
+size_t outbox_drop(struct outbox *o, unsigned kinds);
 void outbox_done(struct outbox *o);
 
 /* ---- rooms --------------------------------------------------------------------------- */
@@ -141,6 +157,7 @@ struct history_entry {
 
 TAILQ_HEAD(client_list, client);
 TAILQ_HEAD(session_list, session);
+TAILQ_HEAD(watch_list, watch);
 
 /* Somebody with a socket, or a session that waits. */
 struct user {
@@ -181,6 +198,7 @@ struct client {
 	bool said_close;   /* the peer has */
 	bool failed;       /* out of memory: to be closed when it is its turn */
 	bool broken;       /* the socket is: to be dropped when it is its turn */
+	bool wants;        /* `wanted` is not empty */
 	struct outbox out;
 	TAILQ_ENTRY(client) flush;
 	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
@@ -203,6 +221,11 @@ struct client {
 	struct user *user;
 	struct address *address;
 	TAILQ_ENTRY(client) link, of_user;
+	struct watch_list watches; /* paths that it watches, */
+	struct watch_list wanted;  /* and those of them that it is to be sent when there is room */
+	uint32_t watched, watched_bytes;
+	bool to_review; /* on topics->review */
+	TAILQ_ENTRY(client) review;
 };
 
 /* ---- mail ---------------------------------------------------------------------------- */
@@ -225,7 +248,9 @@ STAILQ_HEAD(mail_list, mail);
 struct figures {
 	_Atomic uint64_t clients, unidentified, users, rooms, memberships, sessions, adopted,
 	    events, messages_out, bytes_out, messages_in, bytes_in, sends, ticks, batch_max,
-	    dropped, resyncs, stalls, resumed;
+	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, reading, waiting,
+	    first_reads, refreshes, unchanged, failed_reads, bodies, postponed, sweeps, sweep_us,
+	    sweep_us_max;
 	_Atomic uint64_t closed[HUB_CODES];
 };
 
@@ -235,8 +260,8 @@ struct hub {
 	struct auth *auth;
 
 	/* Any thread's. */
-	pthread_mutex_t
-	    lock; /* guards mail, mail_count, mail_bytes, mail_lost, running, reserved */
+	pthread_mutex_t lock; /* guards mail, mail_count, mail_bytes, mail_lost, running, reserved;
+	                         of topics what is said there */
 	struct mail_list mail;
 	size_t mail_count, mail_bytes;
 	bool mail_lost, running;
@@ -262,6 +287,7 @@ struct hub {
 	struct names rooms, users, addresses, sessions;
 	struct session_list left; /* all users', the oldest first */
 	struct wheel wheel;
+	struct topics *topics;
 	struct history_entry *history; /* a ring of HISTORY_MESSAGES */
 	size_t history_head, history_count, history_bytes;
 	uint64_t history_floor; /* what is at or below it cannot be told any more */
@@ -284,6 +310,11 @@ static inline bool client_is_open(const struct client *c)
 {
 	return c->state <= CLIENT_OPEN;
 }
+
+/* ---- hub.c --------------------------------------------------------------------------- */
+
+/* Under h->lock, while it runs: once it has stopped the descriptor may be somebody else's. */
+void hub_wake(struct hub *h);
 
 /* ---- client.c ------------------------------------------------------------------------ */
 
@@ -379,6 +410,22 @@ void address_exit(struct hub *h, struct client *c);
 
 void events_change(struct hub *h, const struct hub_change *c);
 void events_resync(struct hub *h);
+
+/* ---- topics.c, watch.c, subscribe.c -------------------------------------------------- */
+
+/* What the turn is for them: reads that have ended, sweeps, what is due. */
+void topics_turn(struct hub *h);
+/* How long nothing of that is due, if nobody wakes the hub. */
+uint64_t topics_wait_us(const struct hub *h);
+/* Something was raised: there will be a sweep, soon. */
+void topics_raised(struct hub *h);
+/* There is room in the outbox for what the client wants. */
+void watches_pour(struct hub *h, struct client *c);
+void watches_free(struct hub *h, struct client *c);
+/* Its rights may be others: looks at each of its watches. */
+void watches_review(struct hub *h, struct client *c);
+/* `,"paths":[…]` */
+void watches_add(struct buf *b, const struct client *c);
 
 /* ---- options ------------------------------------------------------------------------- */
 

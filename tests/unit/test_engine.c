@@ -476,6 +476,9 @@ START_TEST(what_was_stored_meanwhile_is_not_asked_for_again)
 	ck_assert_uint_eq(answer_of(&second)->body_len, 1);
 	ck_assert_int_eq(*answer_of(&second)->body, '1');
 	ck_assert_uint_eq(executed(), 1);
+	/* What it is as fresh as is known. */
+	ck_assert_uint_eq(entry_start(second.waiter.job->entry),
+	                  atomic_load(&first.waiter.job->start));
 	/* It had a start of its own, by which who would join after a change is told. */
 	ck_assert(atomic_load(&second.waiter.job->start) != JOB_NOT_SENT);
 	end(&second);
