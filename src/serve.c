@@ -22,6 +22,7 @@
 #include "provost/engine.h"
 #include "provost/http.h"
 #include "provost/hub.h"
+#include "provost/live.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 #include "provost/snapshot.h"
@@ -51,6 +52,7 @@ struct server {
 	struct engine *engine;
 	struct callers callers;
 	struct covering covering;
+	struct live *live;
 	struct http *http;
 	struct hub *hub;
 	bool test_echo;
@@ -442,6 +444,7 @@ static void server_free(struct server *s)
 	callers_done(&s->callers);
 	covering_done(&s->covering);
 	engine_free(&s->engine);
+	live_free(&s->live);
 	changes_done(&s->changes);
 	pool_free(&s->pool);
 	cache_free(&s->cache);
@@ -564,6 +567,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	changes_init(&s.changes, config, s.generations, s.catalog);
 	changes_warn(config);
 	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, s.changes.listener);
+	s.live = live_new(s.catalog, s.cache, s.engine, s.generations);
 	callers_init(&s.callers, auth, config, s.stop_fd);
 	covering_init(&s.covering, s.generations, s.stop_fd);
 	int status = 1;

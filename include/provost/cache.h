@@ -98,6 +98,10 @@ void entry_done(void *e);
 enum entry_kind entry_kind(const struct entry *e);
 const void *entry_body(const struct entry *e, size_t *ret_len);
 const unsigned char *entry_etag(const struct entry *e);
+/* What it is as fresh as: as in entry_parts. Valid for as long as the entry. */
+const gen_slot *entry_slots(const struct entry *e, size_t *ret_slots);
+uint64_t entry_start(const struct entry *e);
+uint64_t entry_started_ms(const struct entry *e);
 
 /* Encodings of a body (RFC 9110, section 8.4.1). */
 enum entry_coding { CODING_GZIP, CODING_BR, CODING_COUNT };

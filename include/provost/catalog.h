@@ -34,6 +34,9 @@ void catalog_free(struct catalog **c);
 
 struct endpoint *catalog_find(const struct catalog *c, const char *name);
 
+/* Whether Provost answers the raw path itself, whatever the endpoints. */
+bool catalog_is_reserved(struct slice path);
+
 /* What a path leads to. */
 struct route_match {
 	const struct endpoint *endpoint; /* NULL: the path is unknown, or not with that method */

@@ -94,6 +94,12 @@ int engine_write(struct engine *e, const struct ask *a, struct waiter *w) _must_
 void engine_submit_batch(struct engine *e, const struct ask *a, struct waiter *const *w, int *ret,
                          size_t n);
 
+/* As engine_submit, but in the background: within its quota and its lane, in which it also waits
+ * for a fill of the same key that was begun before a change. A request that comes for the key
+ * meanwhile joins it, and then neither waits for the quota. It goes on without waiters. -EAGAIN:
+ * the lane is full. */
+int engine_submit_background(struct engine *e, const struct ask *a, struct waiter *w) _must_check_;
+
 /* Renews what the cache has for the key, in the background, unless that is being done or the lane
  * is full. Any thread, never blocks. */
 void engine_refresh(struct engine *e, const struct ask *a);
@@ -117,6 +123,9 @@ void engine_expire(struct engine *e, uint64_t now_us);
 void engine_stop(struct engine *e, uint64_t until_us);
 void engine_free(struct engine **e);
 
+/* Whether it makes sense to ask the database, as far as is known. Any thread. */
+bool engine_database_is_up(struct engine *e);
+
 struct engine_stats {
 	unsigned threads, queue; /* in force */
 	unsigned busy, waiting;
@@ -124,7 +133,8 @@ struct engine_stats {
 	uint64_t writes;     /* accepted */
 	uint64_t collapsed;  /* requests that joined one */
 	uint64_t statements; /* sent for endpoints, tries included */
-	uint64_t refreshes, encodings;
+	uint64_t refreshes;  /* fills begun in the background */
+	uint64_t encodings;
 	uint64_t refused, expired, retries;
 };
 void engine_stats(struct engine *e, struct engine_stats *ret);

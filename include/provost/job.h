@@ -45,7 +45,8 @@ enum job_state {
 enum job_lane {
 	LANE_REQUESTS,
 	LANE_BACKGROUND,
-	LANE_PARKED, /* behind running fills of the same keys: not for a worker yet */
+	LANE_PARKED,            /* behind running fills of the same keys: not for a worker yet */
+	LANE_PARKED_BACKGROUND, /* likewise, and for the background then */
 	LANE_COUNT,
 };
 
@@ -80,8 +81,10 @@ struct job {
 
 	struct call *call; /* JOB_CALL; the waiter's, who outlives it */
 
-	/* JOB_ENCODE. Constant. */
+	/* A reference. JOB_ENCODE: constant. JOB_FILL: the worker's: where the answer is the
+	 * cache's after all. */
 	struct entry *entry;
+	/* JOB_ENCODE. Constant. */
 	enum entry_coding coding;
 
 	/* The worker's until the job has ended, constant after. */
@@ -93,11 +96,11 @@ struct job {
 	/* Under the engine's lock. */
 	enum job_state state;
 	enum job_lane lane;  /* while it waits */
-	bool background;     /* begun for nobody: goes on without waiters */
+	bool background;     /* goes on without waiters */
 	bool cancelled;      /* its last waiter has left: nobody is to join it any more */
 	bool listed;         /* among the fills that can be found by their key */
 	struct job *next;    /* parked behind this one */
-	struct job *before;  /* LANE_PARKED: the one it is parked behind */
+	struct job *before;  /* parked: the one it is behind */
 	struct job *batch;   /* that it is a member of, until it ends; its place is there */
 	struct jobs members; /* JOB_BATCH */
 	unsigned size;       /* likewise: their number */

@@ -19,7 +19,6 @@
 
 struct cache;
 struct engine;
-struct listener;
 struct live;
 struct snapshot;
 
@@ -50,15 +49,15 @@ struct live_problem {
 };
 
 /* Looks the path (`/api/admin/courses?page=2`) up on behalf of `i`. 0; or -EINVAL with a problem:
- * 400 for parameters (naming all that are wrong), 403, 404, 422 for what nothing would tell changes
- * of (no ttl and nothing that it depends on, or tables without triggers), 503 while there is no
- * catalogue or memory. */
+ * 400 for parameters (naming all that are wrong), 403, 404, 405, 414, 422 for what nothing would
+ * tell changes of (no ttl and nothing that it depends on, or tables without triggers), 503 while
+ * there is no catalogue or memory. */
 int live_find(struct live *l, const char *path, size_t n, const struct identity *i,
               struct live_path *ret, struct live_problem *ret_problem) _must_check_;
 void live_path_done(struct live_path *p);
 
-/* Whether the path was found in the catalogue that is in force: if not, it is to be found anew,
- * with the identity of each who watches it. */
+/* Whether the path was found in the catalogue that is in force, and the changes of its tables are
+ * still told: if not, it is to be found anew, with the identity of each who watches it. */
 bool live_path_is_current(struct live *l, const struct live_path *p);
 /* How long an answer may be shown for, in milliseconds, whatever changes; 0: for ever. */
 int64_t live_path_ttl_ms(const struct live_path *p);
@@ -76,12 +75,12 @@ struct live_read {
 	void (*done)(struct live_read *r);
 
 	/* The answer: constant from `done` on, valid until live_read_done. */
-	unsigned status;    /* 200, or as over HTTP */
+	unsigned status;    /* 200: there is a body; or as over HTTP; 413 */
 	const char *detail; /* of all others */
 	const char *body;   /* JSON */
 	size_t body_len;
 	unsigned char etag[16]; /* hash of the body */
-	const gen_slot *slot;   /* of what it was read from */
+	const gen_slot *slot;   /* of what it was read from; of a failure perhaps none */
 	size_t slots;
 	uint64_t start;      /* generations_now before it was read */
 	uint64_t started_ms; /* clock_ms at that moment */

@@ -101,6 +101,25 @@ const unsigned char *entry_etag(const struct entry *e)
 	return e->etag;
 }
 
+const gen_slot *entry_slots(const struct entry *e, size_t *ret_slots)
+{
+	CHECK_MAGIC(e, ENTRY_MAGIC);
+	*ret_slots = e->slots;
+	return e->tail;
+}
+
+uint64_t entry_start(const struct entry *e)
+{
+	CHECK_MAGIC(e, ENTRY_MAGIC);
+	return e->start;
+}
+
+uint64_t entry_started_ms(const struct entry *e)
+{
+	CHECK_MAGIC(e, ENTRY_MAGIC);
+	return e->started_ms;
+}
+
 const void *entry_variant(const struct entry *e, enum entry_coding coding, size_t *ret_len)
 {
 	const struct variant *v;

@@ -72,6 +72,8 @@ struct conn {
 	uint64_t since_us;   /* of the state */
 	uint64_t expires_us; /* end of its lifetime; 0: none */
 	unsigned cancels;    /* requests of ours that may still arrive */
+	unsigned cancelled;  /* how many have, since anything came of one; while it drains */
+	uint64_t cancel_us;  /* another not before then; likewise */
 };
 
 /* ---- conn.c -------------------------------------------------------------------------- */

@@ -10,6 +10,9 @@ enum {
 	CONNECTS_AT_ONCE = 4,    /* while they succeed; one while they fail */
 	CHECK_INTERVAL_MS = 250, /* between looks at idle connections */
 	DRAIN_TIMEOUT_MS = 5000, /* for a cancelled statement to end */
+	DRAIN_INTERVAL_MS = 50,  /* between looks while one is to end */
+	CANCEL_BASE_MS = 100,    /* until it is cancelled again, which doubles ... */
+	CANCEL_MAX_MS = 400,     /* ... up to this */
 	IDLE_SURPLUS_MS = 60 * 1000, /* above min, unused for so long: closed */
 	COMPLAIN_INTERVAL_MS = 30 * 1000,
 	POLL_MAX = 1 + 1024, /* descriptors in one turn */
@@ -134,12 +137,18 @@ static void advance_connecting(struct pool *p, struct conn *c, bool is_ready)
 
 /* ---- draining ------------------------------------------------------------------------ */
 
-static void note_cancelled_locked(struct pool *p, enum conn_state state, unsigned number)
+static void note_cancelled_locked(struct pool *p, enum conn_state state, unsigned number,
+                                  uint64_t now_us)
 {
 	struct conn *c;
-	TAILQ_FOREACH (c, &p->list[state], link)
-		if (c->number == number)
-			c->cancels--;
+	TAILQ_FOREACH (c, &p->list[state], link) {
+		if (c->number != number)
+			continue;
+		uint64_t ms = (uint64_t)CANCEL_BASE_MS << MIN(c->cancelled, 10u);
+		c->cancels--;
+		c->cancelled++;
+		c->cancel_us = now_us + MIN(ms, (uint64_t)CANCEL_MAX_MS) * 1000;
+	}
 }
 
 /* A cancel request has been delivered or given up; called by the canceller. The connection may have
@@ -147,17 +156,35 @@ static void note_cancelled_locked(struct pool *p, enum conn_state state, unsigne
 void keeper_cancelled(void *arg, unsigned number)
 {
 	struct pool *p = arg;
+	uint64_t now = clock_us();
 	pthread_mutex_lock(&p->lock);
-	note_cancelled_locked(p, CONN_BUSY, number);
-	note_cancelled_locked(p, CONN_DRAINING, number);
+	note_cancelled_locked(p, CONN_BUSY, number, now);
+	note_cancelled_locked(p, CONN_DRAINING, number, now);
 	pthread_mutex_unlock(&p->lock);
 	pool_wake(p);
+}
+
+/* A backend drops a cancel that reaches it between two messages: before it has read the statement,
+ * or between two that were sent together. So the request is repeated for as long as there is
+ * something to end; at once for what follows a statement that has ended, since that one begins. */
+static void cancel_again(struct pool *p, struct conn *c, bool has_moved, uint64_t now_us)
+{
+	pthread_mutex_lock(&p->lock);
+	if (has_moved)
+		c->cancelled = 0;
+	bool due = c->cancels == 0 && (has_moved || now_us >= c->cancel_us);
+	pthread_mutex_unlock(&p->lock);
+	if (due && pool_cancel(p, c) < 0)
+		log_warn("pool: no memory to cancel a statement", LOGU("connection", c->number));
 }
 
 static void advance_draining(struct pool *p, struct conn *c, bool is_ready)
 {
 	uint64_t now = clock_us();
+	size_t before = c->next;
 	enum conn_condition condition = is_ready ? conn_drain(c) : conn_condition(c);
+	if (condition == CONN_DIRTY)
+		cancel_again(p, c, c->next != before, now);
 	pthread_mutex_lock(&p->lock);
 	bool back = condition == CONN_CLEAN && c->cancels == 0;
 	if (back && !pool_surplus_locked(p, c, now)) {
@@ -246,15 +273,14 @@ static void check_idle(struct pool *p)
 
 /* ---- the thread ---------------------------------------------------------------------- */
 
-/* Milliseconds until connecting may be tried again, at most the check interval. */
+/* Milliseconds until connecting may be tried again, at most the interval of what is looked at. */
 static int nap_ms(struct pool *p)
 {
 	pthread_mutex_lock(&p->lock);
 	uint64_t now = clock_us(), at = p->attempt_us;
+	uint64_t most = p->count[CONN_DRAINING] ? DRAIN_INTERVAL_MS : CHECK_INTERVAL_MS;
 	pthread_mutex_unlock(&p->lock);
-	if (at <= now)
-		return CHECK_INTERVAL_MS;
-	return (int)MIN((at - now) / 1000 + 1, (uint64_t)CHECK_INTERVAL_MS);
+	return (int)(at <= now ? most : MIN((at - now) / 1000 + 1, most));
 }
 
 /* Only this thread takes connections off the CONNECTING and DRAINING lists, so those collected here

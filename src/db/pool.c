@@ -201,6 +201,7 @@ void pool_release(struct pool *p, struct conn **cp)
 		closed = c;
 	} else if (condition == CONN_DIRTY || c->cancels > 0) {
 		c->cancels += condition == CONN_DIRTY;
+		c->cancelled = 0;
 		p->cancels += condition == CONN_DIRTY;
 		conn_move_locked(p, c, CONN_DRAINING, now);
 	} else {

@@ -54,6 +54,18 @@ static void reserved_check(const struct endpoint *e, struct errors *errs)
 			           "`%s` is a path of Provost's own: take another", e->route);
 }
 
+bool catalog_is_reserved(struct slice path)
+{
+	for (size_t i = 0; i < ELEMENTSOF(reserved); i++) {
+		size_t n = strlen(reserved[i]);
+		bool all = n > 1 && reserved[i][n - 1] == '*';
+		n -= all;
+		if ((all ? path.n >= n : path.n == n) && !memcmp(path.p, reserved[i], n))
+			return true;
+	}
+	return false;
+}
+
 /* ---- one file ------------------------------------------------------------------------ */
 
 static int read_all(int fd, struct buf *out)

@@ -438,6 +438,11 @@ int dependencies_find(struct conn *c, struct endpoint *e, const struct pg_result
 	err = discover(c, &e->stmt, deadline_us, &d);
 	if (err < 0)
 		return err;
+	if (d.publishes) {
+		errors_add(errs, e->file, e->sql_line,
+		           "a GET must not call provost.publish: it may be repeated and cached");
+		return 0;
+	}
 	merge(e, &d, &r);
 	e->opaque = why_opaque(e, &d, &r);
 	mix_fingerprint(e, (const PGresult *)columns, &d, &r);

@@ -194,6 +194,11 @@ static const char WALK[] =
     " UNION ALL"
     " SELECT 'function', o.oid, o.oid::regprocedure::text, false FROM opaque o"
     " UNION ALL"
+    " SELECT 'publish', p.oid, '', false FROM reached r JOIN pg_catalog.pg_proc p ON p.oid = r.objid"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
+    " WHERE r.classid = 'pg_catalog.pg_proc'::regclass"
+    " AND n.nspname = 'provost' AND p.proname = 'publish'"
+    " UNION ALL"
     " SELECT 'meaning', 0, md5(string_agg(md5(text), '' ORDER BY md5(text))), false FROM meaning"
     " ORDER BY 1, 2";
 /* clang-format on */
@@ -215,6 +220,8 @@ static void add_row(struct discovered *d, const PGresult *r, int i)
 		add_table(d, r, i);
 	} else if (!strcmp(what, "function")) {
 		strlist_add(&d->opaque, name, strlen(name));
+	} else if (!strcmp(what, "publish")) {
+		d->publishes = true;
 	} else {
 		_cleanup_free_ char *half = xstrndup(name, 16);
 		d->meaning = strtoull(half, NULL, 16);

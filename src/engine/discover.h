@@ -23,6 +23,7 @@ struct discovered {
 	size_t tables;
 	struct strlist opaque; /* functions that may read what PostgreSQL does not know of */
 	uint64_t meaning;      /* a hash of everything that the tables were found through */
+	bool publishes;        /* it calls provost.publish */
 };
 
 /* 0 or what conn_command returns; a refusal by PostgreSQL is a `failure`. */

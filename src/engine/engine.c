@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "encode.h"
+#include "provost/listener.h"
 #include "provost/log.h"
 #include "provost/pool.h"
 #include "run.h"
@@ -270,7 +271,8 @@ static bool wait_idle(struct engine *e, uint64_t until_us)
 /* Parked jobs first: the others' ends would make them run. */
 static void end_waiting(struct engine *e)
 {
-	static const enum job_lane order[] = {LANE_PARKED, LANE_REQUESTS, LANE_BACKGROUND};
+	static const enum job_lane order[] = {LANE_PARKED, LANE_PARKED_BACKGROUND, LANE_REQUESTS,
+	                                      LANE_BACKGROUND};
 	for (size_t i = 0; i < ELEMENTSOF(order);) {
 		struct waiters w;
 		pthread_mutex_lock(&e->lock);
@@ -313,6 +315,14 @@ void engine_free(struct engine **ep)
 	pthread_cond_destroy(&e->idle);
 	pthread_mutex_destroy(&e->lock);
 	free(e);
+}
+
+/* A listener that hears nothing may be alone with it. It tells of a database that hangs long before
+ * a statement's time is over; an answer that came since says that it does not. */
+bool engine_database_is_up(struct engine *e)
+{
+	uint64_t down_us = e->listener ? listener_down_us(e->listener) : 0;
+	return pool_is_up(e->pool) && (!down_us || pool_answered_us(e->pool) > down_us);
 }
 
 void engine_stats(struct engine *e, struct engine_stats *ret)

@@ -18,6 +18,8 @@ static bool answer_from_cache(struct engine *e, struct job *j)
 	if (!entry)
 		return false;
 	answer_of_entry(&j->answer, entry);
+	entry_ref(entry);
+	j->entry = entry;
 	return true;
 }
 

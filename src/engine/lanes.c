@@ -44,7 +44,8 @@ void lanes_init(struct engine *e)
 
 bool lanes_background_is_full_locked(const struct engine *e)
 {
-	return e->lane[LANE_BACKGROUND].count >= ENGINE_BACKGROUND_MAX;
+	return e->lane[LANE_BACKGROUND].count + e->lane[LANE_PARKED_BACKGROUND].count >=
+	       ENGINE_BACKGROUND_MAX;
 }
 
 static void note_background_locked(struct engine *e)
@@ -123,19 +124,21 @@ static void leave_batch_locked(struct engine *e, struct job *j)
  * asked for all the time starve them, and the lane's first would not be the next to be overdue. */
 static void unpark_locked(struct engine *e, struct job *j)
 {
-	struct jobs *jobs = &e->lane[LANE_REQUESTS].jobs;
+	enum job_lane lane = j->lane == LANE_PARKED ? LANE_REQUESTS : LANE_BACKGROUND;
+	struct jobs *jobs = &e->lane[lane].jobs;
 	struct job *before = TAILQ_LAST(jobs, jobs);
 	lanes_leave_locked(e, j);
 	j->before->next = NULL;
 	j->before = NULL;
-	j->lane = LANE_REQUESTS;
+	j->lane = lane;
 	while (before && before->submitted_us > j->submitted_us)
 		before = TAILQ_PREV(before, jobs, link);
 	if (before)
 		TAILQ_INSERT_AFTER(jobs, before, j, link);
 	else
 		TAILQ_INSERT_HEAD(jobs, j, link);
-	e->lane[LANE_REQUESTS].count++;
+	e->lane[lane].count++;
+	note_background_locked(e);
 	lanes_list_locked(e, j);
 }
 

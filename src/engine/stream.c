@@ -197,6 +197,8 @@ static void go_overdue(struct listener *l, uint64_t now)
 		         "served as fresh",
 		         LOGU("connection", t->connections));
 	t->stats.state = LISTENER_OVERDUE;
+	/* It has ended by itself, unless it was lent when heartbeats were rarer. */
+	lend(l, 0);
 	syncs_set(&l->syncs, t->connections, true);
 }
 

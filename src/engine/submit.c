@@ -30,22 +30,27 @@ static enum joinable is_joinable(const struct engine *e, const struct job *j)
 	return stale ? JOINABLE_STALE : NOT_JOINABLE;
 }
 
-/* Somebody waits for it now: it need no longer wait for the background's quota. */
+/* A request waits for it now: it need no longer wait for the background's quota. */
 static void promote_locked(struct engine *e, struct job *j)
 {
-	if (j->state != JOB_WAITING || j->lane != LANE_BACKGROUND || lanes_is_full_locked(e, 0))
+	bool parked = j->lane == LANE_PARKED_BACKGROUND;
+	if (j->state != JOB_WAITING || (j->lane != LANE_BACKGROUND && !parked) ||
+	    lanes_is_full_locked(e, 0))
 		return;
 	lanes_leave_locked(e, j);
-	lanes_enter_locked(e, j, LANE_REQUESTS);
+	lanes_enter_locked(e, j, parked ? LANE_PARKED : LANE_REQUESTS);
 	pthread_cond_signal(&e->work); /* a worker that had nothing to do for the quota's sake */
 }
 
-/* The fill that a request may share. `*ret_running`: one that it must wait behind instead. */
-static struct job *shared_locked(struct engine *e, const struct ask *a, struct job **ret_running,
-                                 bool *ret_stale)
+/* The fill that whoever asks may share. `*ret_running`: one that it must wait behind instead. */
+static struct job *shared_locked(struct engine *e, const struct ask *a, enum job_lane lane,
+                                 struct job **ret_running, bool *ret_stale)
 {
 	struct job *j = endpoint_is_collapsed(a->endpoint) ? lanes_find_locked(e, &a->key) : NULL;
 	enum joinable how = j ? is_joinable(e, j) : NOT_JOINABLE;
+	/* A refresh is there to show the change. */
+	if (how == JOINABLE_STALE && lane == LANE_BACKGROUND)
+		how = NOT_JOINABLE;
 	*ret_running = NULL;
 	*ret_stale = how == JOINABLE_STALE;
 	if (!j || how != NOT_JOINABLE)
@@ -54,17 +59,18 @@ static struct job *shared_locked(struct engine *e, const struct ask *a, struct j
 	return j->next;
 }
 
-static bool join_locked(struct engine *e, const struct ask *a, struct waiter *w,
+static bool join_locked(struct engine *e, const struct ask *a, enum job_lane lane, struct waiter *w,
                         struct job **ret_running)
 {
-	struct job *j = shared_locked(e, a, ret_running, &w->stale);
+	struct job *j = shared_locked(e, a, lane, ret_running, &w->stale);
 	if (!j)
 		return false;
 	DELAY(DELAY_JOINED);
-	promote_locked(e, j);
+	if (lane == LANE_REQUESTS)
+		promote_locked(e, j);
 	w->collapsed = true;
 	TAILQ_INSERT_TAIL(&j->waiters, w, link);
-	e->collapsed++;
+	e->collapsed += lane == LANE_REQUESTS;
 	return true;
 }
 
@@ -76,7 +82,7 @@ static int admit_locked(struct engine *e, const struct ask *a, struct job *j, st
 	struct job *running;
 	if (e->stopping)
 		return -ESHUTDOWN;
-	if (join_locked(e, a, w, &running))
+	if (join_locked(e, a, LANE_REQUESTS, w, &running))
 		return 0;
 	if (lanes_is_full_locked(e, batch ? batch->size : 0)) {
 		e->outcomes[OUTCOME_QUEUE_FULL]++;
@@ -99,12 +105,12 @@ static int admit_locked(struct engine *e, const struct ask *a, struct job *j, st
 	return 1;
 }
 
-static bool join(struct engine *e, const struct ask *a, struct waiter *w)
+static bool join(struct engine *e, const struct ask *a, enum job_lane lane, struct waiter *w)
 {
 	struct job *running;
 	DELAY(DELAY_JOIN);
 	pthread_mutex_lock(&e->lock);
-	bool joined = !e->stopping && join_locked(e, a, w, &running);
+	bool joined = !e->stopping && join_locked(e, a, lane, w, &running);
 	pthread_mutex_unlock(&e->lock);
 	return joined;
 }
@@ -118,7 +124,7 @@ static void reset_waiter(struct waiter *w)
 int engine_submit(struct engine *e, const struct ask *a, struct waiter *w)
 {
 	reset_waiter(w);
-	if (join(e, a, w))
+	if (join(e, a, LANE_REQUESTS, w))
 		return 0;
 	struct job *j = job_new_fill(a);
 	if (!j)
@@ -146,7 +152,7 @@ static void join_some(struct engine *e, const struct ask *a, struct waiter *cons
 	pthread_mutex_lock(&e->lock);
 	for (size_t i = 0; i < n; i++) {
 		reset_waiter(w[i]);
-		ret[i] = e->stopping || !join_locked(e, &a[i], w[i], &running);
+		ret[i] = e->stopping || !join_locked(e, &a[i], LANE_REQUESTS, w[i], &running);
 	}
 	pthread_mutex_unlock(&e->lock);
 }
@@ -253,6 +259,49 @@ static bool admit_background(struct engine *e, struct job *j)
 	if (ok)
 		pthread_cond_signal(&e->work);
 	return ok;
+}
+
+/* As admit_locked. */
+static int admit_refresh_locked(struct engine *e, const struct ask *a, struct job *j,
+                                struct waiter *w)
+{
+	struct job *running;
+	if (e->stopping)
+		return -ESHUTDOWN;
+	if (join_locked(e, a, LANE_BACKGROUND, w, &running))
+		return 0;
+	if (lanes_background_is_full_locked(e))
+		return -EAGAIN;
+	e->refreshes++;
+	j->background = true;
+	TAILQ_INSERT_TAIL(&j->waiters, w, link);
+	lanes_enter_locked(e, j, running ? LANE_PARKED_BACKGROUND : LANE_BACKGROUND);
+	if (running) {
+		running->next = j;
+		j->before = running;
+	} else if (endpoint_is_collapsed(a->endpoint)) {
+		lanes_list_locked(e, j);
+	}
+	return 1;
+}
+
+int engine_submit_background(struct engine *e, const struct ask *a, struct waiter *w)
+{
+	reset_waiter(w);
+	if (join(e, a, LANE_BACKGROUND, w))
+		return 0;
+	struct job *j = job_new_fill(a);
+	if (!j)
+		return -ENOMEM;
+	pthread_mutex_lock(&e->lock);
+	int r = admit_refresh_locked(e, a, j, w);
+	pthread_mutex_unlock(&e->lock);
+	if (r <= 0) {
+		job_unref(&j);
+		return r;
+	}
+	pthread_cond_signal(&e->work);
+	return 0;
 }
 
 void engine_refresh(struct engine *e, const struct ask *a)

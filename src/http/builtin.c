@@ -32,7 +32,7 @@ static enum MHD_Result readyz(struct request *q)
 	int phase = atomic_load_explicit(&h->phase, memory_order_relaxed);
 	char text[80];
 	int n = snprintf(text, sizeof text, "{\"status\":\"%s\",\"database\":\"%s\"}", names[phase],
-	                 http_database_is_up(h) ? "up" : "down");
+	                 engine_database_is_up(h->engine) ? "up" : "down");
 	char *body = strdup(text);
 	if (!body)
 		return MHD_NO;

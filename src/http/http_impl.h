@@ -12,7 +12,6 @@
  * problem.c  the texts of problem documents
  * sending.c  bodies in flight
  * accept.c   codings that a client takes, and bodies that it has
- * status.c   from an answer's outcome to a status
  * builtin.c  /, /livez, /readyz
  * report.c   /api/admin/cache
  * revoke.c   /api/admin/revocations
@@ -39,6 +38,7 @@
 #include "provost/engine.h"
 #include "provost/http.h"
 #include "provost/snapshot.h"
+#include "provost/status.h"
 #include "provost/target.h"
 #include "provost/values.h"
 
@@ -316,8 +316,6 @@ bool lookup(struct http *h, const struct ask *a, enum served *ret_served, struct
 /* What may where the database has failed. False: nothing, and nothing is set. */
 bool lookup_stale(struct http *h, const struct endpoint *e, struct cache_key key,
                   enum served *ret_served, struct cache_found *ret);
-/* Whether it makes sense to ask the database, as far as is known. */
-bool http_database_is_up(struct http *h);
 
 /* ---- body.c -------------------------------------------------------------------------- */
 
@@ -396,6 +394,8 @@ enum MHD_Result respond_queue(struct request *q, unsigned status, struct MHD_Res
 
 /* ---- problem.c ----------------------------------------------------------------------- */
 
+/* The reason phrase of RFC 9110, section 15. */
+const char *status_title(unsigned status);
 /* Problem documents, appended to `b`; `id` is the request's. */
 void problem_text(struct buf *b, const char *id, unsigned status, const char *detail);
 #define PROBLEM_NOT_ALLOWED "The path does not answer to this method; Allow says to which."
@@ -427,18 +427,6 @@ struct body {
  * sent are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when
  * too much is being sent, else no memory; the reference has been given back. */
 struct MHD_Response *sending_response(struct http *h, const struct body *b, bool *ret_busy);
-
-/* ---- status.c ------------------------------------------------------------------------ */
-
-/* The status of an answer that is not OUTCOME_OK, with a sentence for the caller in `*ret_detail`:
- * static, or the message of provost.fail, which the answer owns. */
-unsigned status_of_answer(const struct answer *a, const char **ret_detail);
-/* Whether the database itself has failed, or cannot be reached: what stale-if-error is for. */
-bool answer_is_database_failure(const struct answer *a);
-/* Whether something was waited for until its time was over. */
-bool answer_is_timeout(const struct answer *a);
-/* The reason phrase of RFC 9110, section 15. */
-const char *status_title(unsigned status);
 
 /* ---- builtin.c ----------------------------------------------------------------------- */
 

@@ -1,16 +1,7 @@
 #include "http_impl.h"
-#include "provost/listener.h"
 #include "provost/pool.h"
 
 enum { PROBE_MS = 250 }; /* between looks whether a database that seems to be down is */
-
-/* A listener that hears nothing may be alone with it. It tells of a database that hangs long before
- * a statement's time is over; an answer that came since says that it does not. */
-bool http_database_is_up(struct http *h)
-{
-	uint64_t down_us = listener_down_us(h->listener);
-	return pool_is_up(h->pool) && (!down_us || pool_answered_us(h->pool) > down_us);
-}
 
 /* Only asking tells when it is not: one in PROBE_MS goes and asks, in the background. Where no
  * connection can be had the pool tries by itself. */
@@ -54,7 +45,7 @@ bool lookup(struct http *h, const struct ask *a, enum served *ret_served, struct
 		return true;
 	*ret_served = ret->expired ? SERVED_EXPIRED : SERVED_MISS;
 	/* Known to be down: nobody is to wait for it. */
-	if (!ret->stale || http_database_is_up(h) ||
+	if (!ret->stale || engine_database_is_up(h->engine) ||
 	    !lookup_stale(h, a->endpoint, a->key, ret_served, &stale))
 		return false;
 	*ret = stale;

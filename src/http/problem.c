@@ -3,6 +3,12 @@
 
 #include "http_impl.h"
 
+const char *status_title(unsigned status)
+{
+	const char *phrase = MHD_get_reason_phrase_for(status);
+	return phrase ? phrase : "Error";
+}
+
 static void member(struct buf *b, const char *name, const char *value)
 {
 	buf_add_json_string(b, name, strlen(name));

@@ -149,7 +149,7 @@ static const char REACHED[] =
     " UNION ALL"
     " SELECT 'function', format('%s %I.%I(%s)', CASE prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END,"
     "  nspname, proname, pg_get_function_identity_arguments(oid)) FROM function"
-    " WHERE NOT has_function_privilege('public', oid, 'EXECUTE')"
+    " WHERE nspname <> 'provost' AND NOT has_function_privilege('public', oid, 'EXECUTE')"
     " UNION ALL"
     " SELECT 'opaque', proname FROM function"
     " WHERE prosqlbody IS NULL AND NOT prosecdef AND nspname <> 'provost'"
@@ -260,8 +260,13 @@ static void print(FILE *to, const char *database, const char *role, const char *
 	    "GRANT USAGE ON SCHEMA provost TO %s;\n"
 	    "GRANT SELECT ON provost.api_key TO %s;\n"
 	    "GRANT SELECT, INSERT, UPDATE, DELETE ON provost.revocation TO %s;\n\n"
+	    "-- What SQL publishes: to publish, to know that it was published, and to hand over "
+	    "what is kept.\n"
+	    "GRANT EXECUTE ON FUNCTION provost.publish(text, text, jsonb) TO %s;\n"
+	    "GRANT SELECT ON provost.event_key TO %s;\n"
+	    "GRANT SELECT, DELETE ON provost.outbox TO %s;\n\n"
 	    "-- What the endpoints read and write.\n",
-	    role_text, role, database, role, role, role, role);
+	    role_text, role, database, role, role, role, role, role, role, role);
 	print_list(to, "USAGE ON SCHEMA ", &g->schemas, role);
 	print_list(to, "", &g->relations, role);
 	print_list(to, "EXECUTE ON ", &g->functions, role);
@@ -272,7 +277,8 @@ int grants_print(struct admin *a, const struct catalog *catalog, const char *rol
 {
 	static const char NAMES[] = "/* provost */ SELECT quote_ident(current_database()), "
 	                            "quote_ident($1), quote_literal($1),"
-	                            " to_regclass('provost.api_key') IS NOT NULL";
+	                            " to_regclass('provost.api_key') IS NOT NULL"
+	                            " AND to_regclass('provost.event_key') IS NOT NULL";
 	const char *const values[] = {role};
 	_cleanup_(grants_done) struct grants g = {.schemas = {NULL}};
 	_cleanup_pgresult_ PGresult *names =
@@ -282,8 +288,8 @@ int grants_print(struct admin *a, const struct catalog *catalog, const char *rol
 	if (names && *PQgetvalue(names, 0, 3) != 't') {
 		errors_add(
 		    errs, NULL, 0,
-		    "the schema `provost` is not in the database: run `provost schema install` "
-		    "first");
+		    "the schema `provost` is not in the database, or of an earlier version: run "
+		    "`provost schema install` first");
 		good = false;
 	}
 	for (size_t i = 0; names && i < catalog->endpoints; i++)

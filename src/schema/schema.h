@@ -9,7 +9,7 @@
 
 #include "provost/errors.h"
 
-enum { SCHEMA_VERSION = 2 };
+enum { SCHEMA_VERSION = 3 };
 
 struct admin;
 

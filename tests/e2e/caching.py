@@ -8,6 +8,8 @@ invalidate(server, query)
 held(cluster, db)       a block in which no statement that says GATE gets past it;  waiting(cluster, db) -> how many wait
 start(server, path)     sends a request and leaves its answer for later
 settings(server, {...}) rewrites the configuration, reloads, and waits until that is done
+healed(server)          waits until the database, which was away, is back, and changes are heard again
+cut_off(server)         waits until the database is known to be away, by all that know of it
 """
 import contextlib
 import ctypes
@@ -97,6 +99,19 @@ def report(server):
 
 def settings_of(server, endpoint):
     return next(e for e in report(server)["endpoints"] if e["name"] == endpoint)
+
+
+def healed(server, seconds=20):
+    """Answers may come before the stream of changes is back: those are not stored, and when it is back nothing from
+    before is fresh."""
+    wait_until(lambda: server.get("/readyz").json()["database"] == "up" and report(server)["stream"]["state"] == "live",
+               seconds, "the database and its stream are back")
+
+
+def cut_off(server, seconds=10):
+    """The pool may know it before the stream does, until when what is stored is fresh."""
+    wait_until(lambda: server.get("/readyz").json()["database"] == "down" and report(server)["stream"]["state"] != "live",
+               seconds, "the database is known to be away")
 
 
 def invalidate(server, query):

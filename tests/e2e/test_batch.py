@@ -12,7 +12,7 @@ import urllib.parse
 import pytest
 
 import callers as c
-from caching import held, waiting
+from caching import held, report, waiting
 from harness import SCRATCH, Server, statements, wait_until
 from problems import MEMBERS, problem
 
@@ -264,8 +264,9 @@ def test_joining_a_single_request(server, cluster, db):
         one = server.connect(60)
         one.send(b"GET /api/gate/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: waiting(cluster, db) == 1)
+        before = report(server)["collapsed"]
         both = start(server, "/api/gate/1", "/api/things/1")
-        assert server.get("/livez").status == 200
+        wait_until(lambda: report(server)["collapsed"] > before, what="it has joined")
         gate.open()
         assert one.response().json()["id"] == 1
         item = both.response().json()[0]

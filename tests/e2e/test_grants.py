@@ -80,10 +80,10 @@ def test_the_demo(cluster, fresh_database, role):
         '"user"', "booking", "category", "course", "institution", "payments", "student_course_enrollments", "tag"}
     assert "notification_logs" not in {table for table, _ in rights}
     functions = cluster.sql(db, "SELECT p.proname FROM pg_proc p, aclexplode(p.proacl) a WHERE a.grantee = %s::regrole ORDER BY 1", ROLE)
-    assert functions == [("insert_with_slug",), ("replace_course_tags",), ("replace_weekly_prices",)]
+    assert functions == [("insert_with_slug",), ("publish",), ("replace_course_tags",), ("replace_weekly_prices",)]
     rights = cluster.sql(db, "SELECT c.relname, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a"
                              " WHERE a.grantee = %s::regrole AND c.relnamespace = 'provost'::regnamespace ORDER BY 1, 2", ROLE)
-    assert rights == [("api_key", "SELECT"), *(("revocation", right) for right in ("DELETE", "INSERT", "SELECT", "UPDATE"))]
+    assert rights == [("api_key", "SELECT"), ("event_key", "SELECT"), ("outbox", "DELETE"), ("outbox", "SELECT"), *(("revocation", right) for right in ("DELETE", "INSERT", "SELECT", "UPDATE"))]
 
     # And none is there for nothing.
     lines = re.findall(r"^GRANT (?:SELECT|INSERT|UPDATE|DELETE|EXECUTE) ON (?:FUNCTION )?public\..*;$", text, re.M)
@@ -153,7 +153,7 @@ def test_what_is_reached_with_whose_rights(cluster, empty_database, role):
         "public.plain", "public.invoker", "public.behind_invoker", "public.behind_function", "public.behind_text",
         "public.guarded", "public.behind_policy", "shop.own", "shop.part"}
     assert set(re.findall(r"^GRANT EXECUTE ON FUNCTION (\S+\(.*\)) TO", text, re.M)) == {
-        "public.counted()", "shop.same(a integer, b integer)"}
+        "provost.publish(text, text, jsonb)", "public.counted()", "shop.same(a integer, b integer)"}
     cluster.sql(db, text)
     server.write_config({"database": {"url": role(db)}})
     with server:
@@ -211,7 +211,7 @@ def test_what_a_write_needs_it_can_do_with_that(cluster, empty_database, role, n
     server = Server(cluster, db, token=True, endpoints={"w.sql": f"-- @route POST /api/w\n{declared}{statement}"})
     install(server, owner)
     text = printed(server, owner)
-    granted = set(re.findall(r"^GRANT ((?!.* ON (?:SCHEMA|DATABASE|provost\.)).*) TO least_privileged;$", text, re.M))
+    granted = set(re.findall(r"^GRANT ((?!.* ON (?:SCHEMA |DATABASE |(?:FUNCTION )?provost\.)).*) TO least_privileged;$", text, re.M))
     assert granted == needs
     cluster.sql(db, text)
     server.write_config({"database": {"url": role(db)}})

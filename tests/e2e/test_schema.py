@@ -47,10 +47,10 @@ def installed(url):
 # ---- the schema ----------------------------------------------------------------------------------
 
 def test_install_twice(cluster, empty_database, url):
-    assert done("schema", "install", url=url) == "the schema `provost` is installed, version 2\n"
+    assert done("schema", "install", url=url) == "the schema `provost` is installed, version 3\n"
     cluster.sql(empty_database, "INSERT INTO provost.api_key (id, digest, subject, roles)"
                                 " VALUES ('aaaaaaaaaaaa', sha256('x'), 'me', '{admin}')")
-    assert done("schema", "install", url=url) == "the schema `provost` is up to date, version 2\n"
+    assert done("schema", "install", url=url) == "the schema `provost` is up to date, version 3\n"
     assert cluster.sql(empty_database, "SELECT count(*) FROM provost.api_key") == [(1,)]
 
 
@@ -59,14 +59,14 @@ def test_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(cluster, em
                                 " VALUES ('aaaaaaaaaaaa', sha256('x'), 'me', '{admin}')")
     cluster.sql(empty_database, "DROP TABLE provost.revocation; DROP FUNCTION provost.fail;"
                                 " COMMENT ON SCHEMA provost IS 'Provost, version 0'")
-    assert done("schema", "install", url=installed) == "the schema `provost` is upgraded from version 0 to 2\n"
+    assert done("schema", "install", url=installed) == "the schema `provost` is upgraded from version 0 to 3\n"
     assert cluster.sql(empty_database, "SELECT id, to_regclass('provost.revocation')::text,"
                                        " to_regproc('provost.fail')::text FROM provost.api_key") \
         == [("aaaaaaaaaaaa", "provost.revocation", "provost.fail")]
 
 
 @pytest.mark.parametrize("change, pattern", [
-    ("COMMENT ON SCHEMA provost IS 'Provost, version 99'", "of version 99, and this Provost knows none beyond 2"),
+    ("COMMENT ON SCHEMA provost IS 'Provost, version 99'", "of version 99, and this Provost knows none beyond 3"),
     ("COMMENT ON SCHEMA provost IS NULL", "that Provost did not make"),
     ("COMMENT ON SCHEMA provost IS 'Provost, version 1x'", "that Provost did not make"),
 ])

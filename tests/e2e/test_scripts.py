@@ -1,9 +1,12 @@
-"""scripts/run as a user meets it: one home from its creation to its end, and what may go wrong."""
+"""scripts/run as a user meets it: one home from its creation to its end, and what may go wrong. And what scripts/test
+makes of tests that fail."""
 import contextlib
+import json
 import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -266,3 +269,121 @@ def test_bad_option_shows_the_usage(args):
 def test_help():
     done = subprocess.run([REPO / "scripts/run", "--help"], capture_output=True, text=True, timeout=patience(10))
     assert done.returncode == 0 and "--home DIR" in done.stdout
+
+
+# ---- scripts/test: what failed is run again --------------------------------------------------------
+
+TESTS = """
+import os, pathlib, pytest
+HERE = pathlib.Path(__file__).parent
+
+def runs(name):
+    file = HERE / name
+    file.write_text(file.read_text() + "x" if file.exists() else "x")
+    return len(file.read_text())
+
+class Final(AssertionError):
+    final = True
+
+def test_good(): pass
+
+@pytest.mark.parametrize("what", ["a b", "::1", "[x]"])
+def test_lucky(what): assert runs("lucky" + str(len(what)) + what[0].replace(":", "-")) > 1
+
+def test_bad(): assert not runs("bad")
+
+def test_final():
+    runs("final")
+    raise Final("seen")
+
+def test_reported():
+    runs("reported")
+    raise AssertionError("==1==ERROR: AddressSanitizer: heap-use-after-free")
+
+@pytest.fixture
+def shaky():
+    yield
+    assert runs("shaky") > 1
+def test_that_ends_badly(shaky): pass
+
+@pytest.mark.parametrize("n", range(6))
+def test_many(n): assert runs(f"many{n}") > 1
+"""
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A function that has scripts/test run such a test folder, and tells what it recorded and what it said."""
+    shutil.copytree(REPO / "scripts", tmp_path / "scripts")
+    script = tmp_path / "scripts/test"
+    head, end = script.read_text().rsplit("main ", 1)
+    assert end == '"$@"\n'
+    script.write_text(head)
+    folder = tmp_path / "tests of it"
+    folder.mkdir()
+    (folder / "test_it.py").write_text(TESTS)
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
+
+    def run(*args):
+        commands = (f". {shlex.quote(str(script))}; SCRATCH={shlex.quote(str(tmp_path))}; AGAIN_LEFT=$AGAIN_MOST;"
+                    " : >$SCRATCH/results; python_tests title \"$@\"; cat $SCRATCH/results")
+        done = subprocess.run(["bash", "-c", commands, "bash", folder, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              stdin=subprocess.DEVNULL, text=True, timeout=patience(120), cwd=tmp_path)
+        again = {file.name: len(file.read_text()) for file in folder.iterdir() if file.suffix not in (".py", ".ini") and file.is_file()}
+        return done.stdout.splitlines()[-1], re.findall("^unsteady: (.*)$", done.stdout, re.M), again
+    return run
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["alone", "in processes"])
+def test_a_test_that_was_unlucky_is_run_again_and_named(staged, args):
+    result, unsteady, ran = staged("-k", "good or lucky or badly", *args)
+    assert result == "5 0" and set(ran.values()) == {2}
+    assert sorted(unsteady) == [f"test_it.py::{name}, passed when run again" for name in
+                                ("test_lucky[::1]", "test_lucky[[x]]", "test_lucky[a b]", "test_that_ends_badly")]
+
+
+def test_a_test_that_fails_twice_has_failed(staged):
+    assert staged("-k", "good or test_bad") == ("1 1", [], {"bad": 2})
+
+
+def test_what_is_no_bad_luck_is_not_run_again(staged):
+    result, unsteady, ran = staged("-k", "good or final or reported")
+    assert result == "1 2" and unsteady == [] and ran == {"final": 1, "reported": 1}
+    result, unsteady, ran = staged("-k", "many")
+    assert result == "0 6" and unsteady == [] and all(ran[f"many{n}"] == 1 for n in range(6))
+
+
+MESON = [
+    ("OK", 0, "100%: Checks: 7, Failures: 0, Errors: 0\n", (7, 0, None)),
+    ("FAIL", 1, "50%: Checks: 2, Failures: 1, Errors: 0\n../tests/unit/test_x.c:1:F:pool:slow:0: no\n", (1, 1, "x")),
+    ("FAIL", 1, "50%: Checks: 2, Failures: 0, Errors: 1\na.c:1:E:pool:slow:0: (after this point) Test timeout expired\n", (1, 1, "x")),
+    ("FAIL", 1, "50%: Checks: 2, Failures: 0, Errors: 1\na.c:1:E:pool:slow:0: (after this point) Received signal 6 (Aborted)\n",
+     (1, 1, None)),
+    ("FAIL", 1, "50%: Checks: 2, Failures: 0, Errors: 1\na.c:1:E:pool:slow:0: (after this point) Early exit with return value 1\n",
+     (1, 1, None)),
+    ("FAIL", 66, "100%: Checks: 2, Failures: 0, Errors: 0\nWARNING: ThreadSanitizer: data race\n", (2, 1, None)),
+    ("FAIL", -11, "", (0, 1, None)),
+    ("TIMEOUT", -9, "", (0, 1, "x")),
+]
+
+
+@pytest.mark.parametrize("result, code, output, expected", MESON)
+def test_what_is_made_of_a_unit_tests_end(tmp_path, result, code, output, expected):
+    def line(result, code, output):
+        return json.dumps({"name": "provost:unit+threads / x", "result": result, "returncode": code, "stdout": output}) + "\n"
+
+    def count(*words):
+        return subprocess.run(["/usr/bin/python3", REPO / "scripts/count.py", *words], text=True, capture_output=True,
+                              check=True).stdout.split()
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text(line(result, code, output))
+    second.write_text(line(*MESON[0][:3]))
+    passed, failed, again = expected
+    assert count("meson", first) == [str(passed), str(failed)]
+    assert count("again", "meson", first, "1") == ([again] if again else [])
+    assert count("again", "meson", first, "0") == []
+    if again:
+        assert count("meson", first, second) == ["7", "0"] and count("unsteady", "meson", first, second)[0] == "x"
+        assert count("meson", first, first) == [str(passed), str(failed)]
+    else:
+        assert count("meson", first, second) == [str(passed), str(failed)] and not count("unsteady", "meson", first, second)

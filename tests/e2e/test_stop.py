@@ -96,29 +96,39 @@ def test_no_request_is_lost(cluster, empty_database, number):
 
 def test_pipelined_and_queued_requests_are_answered(cluster, empty_database):
     """What waits in the server's queue when the stop begins has been accepted, and is answered."""
-    with Server(cluster, empty_database, ENDPOINTS, {"workers": {"threads": 1}, "database": {"pool_max": 1}}) as server:
-        asked = [Asked(server, f"/api/sleep/100?n={n}") for n in range(8)]
-        wait_until(lambda: running(cluster, empty_database), what="a statement runs")
-        # Accepted is what has been sent whole; the last of them may still be starting their thread.
-        wait_until(lambda: descriptors_of_clients(server) >= 8, what="eight connections")
-        ends_within(server, 5)
-        answers = [a.join() for a in asked]
+    with Server(cluster, empty_database, ENDPOINTS, {"workers": {"threads": 1, "queue_timeout": "1m"}, "database": {"pool_max": 1}}) as server:
+        with contextlib.ExitStack() as stack:
+            asked = [stack.enter_context(server.connect(30)) for _ in range(8)]
+            for n, connection in enumerate(asked):      # accepted is what has been sent whole
+                connection.send(f"GET /api/sleep/300?n={n} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+            wait_until(lambda: running(cluster, empty_database), what="a statement runs")
+            ends_within(server, 10)
+            answers = [connection.response() for connection in asked]
         assert [a.status for a in answers] == [200] * 8
-        assert sum(a.header("Connection") == "close" for a in answers) >= 6
+        assert answers[-1].header("Connection") == "close"
 
 
 def test_request_that_is_slow_to_start(cluster, empty_database):
     """A connection that was accepted may still be about to send its first request."""
-    with Server(cluster, empty_database, ENDPOINTS) as server:
+    def answer_in_time(server):
+        """None when it was not: it has half a second from when it was accepted, all of which a busy machine may take."""
         with Connection(server.port) as late:
             wait_until(lambda: descriptors_of_clients(server) >= 1, what="the connection")
             server.signal(signal.SIGTERM)
             stopping = time.monotonic()
-            # It has half a second from when it was accepted, some of which a busy machine takes.
             wait_until(lambda: time.monotonic() - stopping > 0.1, what="a client that takes its time")
-            answer = ask(late, server, "/api/one")
-            assert answer.status == 200 and answer.header("Connection") == "close", answer
-        assert server.wait_exit(5) == 0
+            with contextlib.suppress(OSError):
+                return ask(late, server, "/api/one")
+            sent = time.monotonic() - stopping
+            assert sent > 0.3, f"it was closed {sent:.2f} s after the stop"
+
+    for _ in range(5):
+        with Server(cluster, empty_database, ENDPOINTS) as server:
+            answer = answer_in_time(server)
+            assert server.wait_exit(5) == 0
+        if answer:
+            break
+    assert answer and answer.status == 200 and answer.header("Connection") == "close", answer
 
 
 def descriptors_of_clients(server):

@@ -1,4 +1,5 @@
 """Endpoints that write: their bodies, what they answer, and what has happened then."""
+import contextlib
 import json
 import random
 import re
@@ -456,7 +457,6 @@ def test_a_caller_who_leaves(cluster, db, server):
     for _ in range(10):
         with server.connect() as connection:
             connection.send(b"POST /api/accept HTTP/1.1\r\n" + HOST + b"\r\n")
-            wait_until(lambda n=audited(cluster, db, "accept"): n)
     wait_until(lambda: audited(cluster, db, "accept") > before)
 
 
@@ -553,9 +553,10 @@ def test_bytes_at_random(cluster, db):
             for _ in range(dice.randint(1, 4)):
                 data[dice.randrange(len(data))] = dice.randrange(256)
             with server.connect(20) as connection:
-                connection.send(bytes(data))
                 end = b""
-                while piece := connection.socket.recv(65536):
-                    end += piece
+                connection.send(bytes(data))
+                with contextlib.suppress(ConnectionResetError):     # closed with something of ours unread
+                    while piece := connection.socket.recv(65536):
+                        end += piece
                 assert not end or re.match(rb"HTTP/1.1 (100|20[01]|4\d\d|50[15]) ", end), end
         assert server.get("/livez").status == 200

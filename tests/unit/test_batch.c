@@ -368,7 +368,7 @@ START_TEST(a_batch_that_nobody_waits_for_is_cancelled)
 	engine_abandon(engine, a[2].waiter.ticket);
 	prepare(&later, PG_ONE, -1);
 	ck_assert_int_eq(submit_for(&later, &a[2]), 0);
-	WAIT_UNTIL(atomic_load(&relay->cancels) == 1 && pg_running() == 0);
+	WAIT_UNTIL(atomic_load(&relay->cancels) >= 1 && pg_running() == 0);
 	ck_assert_int_eq(outcome_of(&later), OUTCOME_OK);
 	ck_assert(a[1].waiter.left && a[2].waiter.left);
 	end(&later);

@@ -93,7 +93,7 @@ START_TEST(a_statement_has_its_own_deadline)
 		ck_assert_uint_ge(clock_us() - begun, 200000);
 		ck_assert_uint_ge(answer_of(&a)->db_us, 200000);
 		end(&a);
-		WAIT_UNTIL(atomic_load(&relay->cancels) == i && pg_running() == 0);
+		WAIT_UNTIL(atomic_load(&relay->cancels) >= i && pg_running() == 0);
 	}
 	struct engine_options o = options(2, 100);
 	o.statement_timeout_ms = 40;
@@ -390,7 +390,7 @@ START_TEST(a_fill_that_nobody_waits_for_is_cancelled_and_not_joined)
 	engine_abandon(engine, first.waiter.ticket);
 	ck_assert(is_done(&first));
 	submit_like(&second, &first);
-	WAIT_UNTIL(atomic_load(&relay->cancels) == 1);
+	WAIT_UNTIL(atomic_load(&relay->cancels) >= 1);
 	open_gate();
 	WAIT_UNTIL(is_done(&second));
 	ck_assert_int_eq(answer_of(&second)->outcome, OUTCOME_OK);
@@ -476,6 +476,9 @@ START_TEST(what_was_stored_meanwhile_is_not_asked_for_again)
 	ck_assert_uint_eq(answer_of(&second)->body_len, 1);
 	ck_assert_int_eq(*answer_of(&second)->body, '1');
 	ck_assert_uint_eq(executed(), 1);
+	/* What it is as fresh as is known. */
+	ck_assert_uint_eq(entry_start(second.waiter.job->entry),
+	                  atomic_load(&first.waiter.job->start));
 	/* It had a start of its own, by which who would join after a change is told. */
 	ck_assert(atomic_load(&second.waiter.job->start) != JOB_NOT_SENT);
 	end(&second);

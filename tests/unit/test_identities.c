@@ -199,7 +199,7 @@ START_TEST(a_server_that_hangs_is_not_waited_for_long)
 	ck_assert_int_eq(load(), 1);
 	PQclear(PQexec(c, "BEGIN; LOCK provost.api_key"));
 	ck_assert_int_eq(load(), -ENOTCONN);
-	ck_assert_uint_lt(clock_ms() - before, 10000);
+	ck_assert_uint_lt(clock_ms() - before, 40000);
 	PQfinish(c);
 	ck_assert_int_eq(load(), 0);
 }

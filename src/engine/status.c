@@ -1,6 +1,6 @@
-#include <string.h>
+#include "provost/status.h"
 
-#include "http_impl.h"
+#include <string.h>
 
 /* The first row whose prefix fits decides. */
 static const struct {
@@ -104,10 +104,4 @@ unsigned status_of_answer(const struct answer *a, const char **ret_detail)
 	}
 	*ret_detail = "The statement failed. The server's log says why, under the request's id.";
 	return 500;
-}
-
-const char *status_title(unsigned status)
-{
-	const char *phrase = MHD_get_reason_phrase_for(status);
-	return phrase ? phrase : "Error";
 }
