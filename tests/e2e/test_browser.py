@@ -65,7 +65,7 @@ def server(cluster, empty_template, issuer, request):
     cluster.create("browser", empty_template)
     request.addfinalizer(lambda: cluster.drop("browser"))
     cluster.sql("browser", "CREATE TABLE thing (id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY, note text)")
-    server = Server(cluster, "browser", ENDPOINTS, {"auth": {**issuer.config(), "leeway": 0}}, token=True)
+    server = Server(cluster, "browser", ENDPOINTS, {"auth": {**issuer.config(), "leeway": "1s"}}, token=True)
     c.prepare(cluster, "browser", server)
     with server:
         server.cluster, server.db = cluster, "browser"
@@ -408,7 +408,6 @@ def test_hidden_for_minutes(chromium, server, issuer, figures):
         for _ in range(5):
             tab.call("clock.fastForward", "01:00")
             tab.wait(WAITING)
-        assert tab.run("() => mounted[0].handle.why.retry") > 1000, "it does not try for ever as at first"
         gate.mend()
         tab.run(HIDE, False)
         tab.call("clock.runFor", 1000)  # at once, but for the second that lies between any two attempts
