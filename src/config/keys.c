@@ -252,6 +252,14 @@ const struct key config_keys[] = {
 	 .fallback = "2m", .offset = CONFIG(hub.resume_window_ms),
 	 .doc = "How long after a connection was lost its rooms are kept, and what was said in them, for the client "
 	        "to resume."},
+	{"websocket", "refresh_interval", KEY_DURATION, .min = 10 * MS, .max = HOUR,
+	 .fallback = "250ms", .offset = CONFIG(hub.refresh_interval_ms),
+	 .doc = "How often a path that is watched (a live endpoint) is read anew at most, however often what it "
+	        "shows changes. The first change after a pause shows at once."},
+	{"websocket", "outbox_age", KEY_DURATION, .min = SECOND, .max = YEAR,
+	 .fallback = "7d", .offset = CONFIG(courier.outbox_age_ms),
+	 .doc = "How long what SQL publishes for a user (provost.publish) is kept when no client of the user "
+	        "acknowledges it."},
 	{"websocket", "max_message", KEY_SIZE, .min = 4 * KIB, .max = 16 * MIB,
 	 .fallback = "64KiB", .offset = CONFIG(hub.max_message),
 	 .doc = "The largest message that a client may send; one that sends more is closed with 1009."},

@@ -168,7 +168,7 @@ const char *coding_name(unsigned coding)
 void etag_format(const char hash[ETAG_DIGITS], unsigned coding, char out[ETAG_MAX])
 {
 	ALWAYS(coding < ELEMENTSOF(codings));
-	snprintf(out, ETAG_MAX, "\"%.*s%s\"", ETAG_DIGITS, hash, codings[coding].suffix);
+	etag_text(hash, codings[coding].suffix, out);
 }
 
 /* etagc of RFC 9110, section 8.8.3: commas and bytes above ASCII too, but no blanks. */

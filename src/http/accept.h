@@ -9,10 +9,9 @@
 #define PROVOST_HTTP_ACCEPT_H
 
 #include "provost/cache.h"
+#include "provost/etag.h"
 
 enum {
-	ETAG_DIGITS = 32,                               /* of a body's hash, in hexadecimal */
-	ETAG_MAX = 1 + ETAG_DIGITS + 5 + 1 + 1,         /* quotes, suffix, NUL */
 	CODING_IDENTITY = CODING_COUNT,                 /* beside enum entry_coding */
 	CODING_ALL = (1u << (CODING_IDENTITY + 1)) - 1, /* bits of all of them */
 };

@@ -116,6 +116,7 @@ enum served {
 	SERVED_COUNT,
 };
 
+struct courier;
 struct hub;
 /* What becomes of a request's body. */
 enum body_fate {
@@ -200,6 +201,7 @@ struct http {
 	struct identities *identities; /* NULL: mode = none */
 	struct pool *pool;
 	struct hub *hub;
+	struct courier *courier;
 	bool test_echo;
 	struct listener *listener;
 	struct endpoint *batch;   /* what /api/batch takes */
@@ -379,8 +381,6 @@ struct MHD_Response *response_over(const char *body, size_t len, void (*done)(vo
 enum { CACHE_STATUS_MAX = 80 };
 void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter *w,
                          char out[CACHE_STATUS_MAX]);
-/* The hash of a body, as entity tags have it. Not NUL-terminated. */
-void etag_hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS]);
 
 /* What the other files' answers are made with. Adds what all answers carry; without a type where
  * there is no body. */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "http_impl.h"
+#include "provost/hub.h"
 #include "provost/key.h"
 #include "provost/listener.h"
 #include "provost/pool.h"
@@ -323,5 +324,6 @@ enum MHD_Result report_invalidate(struct request *q)
 	if (x.why)
 		return respond_problem(q, x.status, x.why);
 	take_query(&x, q->parsed.query, true);
+	hub_raised(h->hub);
 	return respond_json(q, 200, done, sizeof done - 1, NULL, NULL);
 }

@@ -279,15 +279,6 @@ struct representation {
 	struct body identity;
 };
 
-void etag_hex(const unsigned char bytes[ETAG_DIGITS / 2], char out[ETAG_DIGITS])
-{
-	static const char digits[] = "0123456789abcdef";
-	for (size_t i = 0; i < ETAG_DIGITS / 2; i++) {
-		out[2 * i] = digits[bytes[i] >> 4];
-		out[2 * i + 1] = digits[bytes[i] & 15];
-	}
-}
-
 struct conditions {
 	const char *hash;
 	struct none_match match;

@@ -225,8 +225,9 @@ void client_reply(struct hub *h, struct client *c, struct message *m)
 
 static void fall_behind(struct hub *h, struct client *c)
 {
-	COUNT(h, dropped, outbox_drop(&c->out, true));
+	COUNT(h, dropped, outbox_drop(&c->out, KINDS_EVENTS));
 	ops_resync(h, c);
+	durable_owe(h, c);
 }
 
 void client_event(struct hub *h, struct client *c, struct message *m)
@@ -238,8 +239,9 @@ void client_event(struct hub *h, struct client *c, struct message *m)
 		COUNT(h, dropped, 1);
 		return;
 	}
-	if (c->out.bytes + m->size > (size_t)h->options.backlog ||
-	    c->out.count >= BACKLOG_MESSAGES) {
+	/* What is larger than that goes when nothing else waits. */
+	if (c->out.bytes > 0 && (c->out.bytes + m->size > (size_t)h->options.backlog ||
+	                         c->out.count - c->out.data >= BACKLOG_MESSAGES)) {
 		COUNT(h, dropped, 1);
 		fall_behind(h, c);
 		return;
@@ -252,6 +254,7 @@ void client_event(struct hub *h, struct client *c, struct message *m)
 /* From here on it is nobody's but the loop's: its rooms, its place among the user's sockets. */
 static void let_go(struct hub *h, struct client *c)
 {
+	watches_free(h, c);
 	if (c->session)
 		session_leave(h, c->session);
 	c->session = NULL;
@@ -288,7 +291,7 @@ void client_close(struct hub *h, struct client *c, unsigned code, const char *re
 		return;
 	/* Who floods, or takes nothing, is not waited for; what it has asked for is dropped. */
 	bool harsh = code == WS_CODE_LIMIT || code == WS_CODE_STALLED;
-	(void)outbox_drop(&c->out, !harsh);
+	(void)outbox_drop(&c->out, harsh ? KINDS_ALL : KINDS_PASSING);
 	c->resync_waits = false;
 	c->said_close |= harsh;
 	say_close(h, c, code, reason);
@@ -313,7 +316,7 @@ static void answer_close(struct hub *h, struct client *c, const struct ws_event 
 		want_flush(h, c); /* ours may have gone already */
 		return;
 	}
-	(void)outbox_drop(&c->out, true);
+	(void)outbox_drop(&c->out, KINDS_PASSING);
 	say_close(h, c, e->code, "");
 }
 
@@ -392,6 +395,8 @@ static void sent(struct hub *h, struct client *c, size_t n)
 	c->progress_ms = h->now_ms;
 	h->sent = true;
 	h->batch = MAX(h->batch, before - c->out.count);
+	if (c->durable == DURABLE_OWED)
+		durable_room(h, c);
 	COUNT(h, messages_out, before - c->out.count);
 	COUNT(h, bytes_out, n);
 }
@@ -425,7 +430,8 @@ void client_send_now(struct hub *h, struct client *c)
 	if (c->blocked || c->failed)
 		return;
 	c->broken = !send_all(h, c);
-	if (c->broken || !c->to_flush)
+	/* Who wants more is seen to by its flush. */
+	if (c->broken || !c->to_flush || c->wants)
 		return;
 	c->to_flush = false;
 	TAILQ_REMOVE(&h->flush, c, flush);
@@ -441,6 +447,8 @@ void client_flush(struct hub *h, struct client *c)
 		client_drop(h, c, WS_CODE_LOST);
 		return;
 	}
+	if (c->wants && !c->blocked)
+		watches_pour(h, c);
 	if (c->echo && client_is_open(c))
 		set_deaf(h, c, c->out.count > 0);
 	if (c->state == CLIENT_CLOSING && c->out.count == 0 && c->said_close)
@@ -549,6 +557,8 @@ static struct client *client_new(struct hub *h, const struct hub_socket *s)
 	}
 	c->magic = CLIENT_MAGIC;
 	c->fd = s->fd;
+	TAILQ_INIT(&c->watches);
+	TAILQ_INIT(&c->wanted);
 	c->number = ++h->client_number;
 	c->echo = s->echo;
 	c->unidentified = !s->echo && !s->identity;

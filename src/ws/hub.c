@@ -5,9 +5,11 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "durable.h"
 #include "hub_impl.h"
 #include "provost/auth.h"
 #include "provost/log.h"
+#include "topics.h"
 
 enum {
 	UNIDENTIFIED_SHARE = 8, /* of max_clients, an eighth may be nobody yet */
@@ -54,32 +56,32 @@ static void set_limits_locked(struct hub *h, const struct hub_options *o)
 
 /* ---- the mailbox --------------------------------------------------------------------- */
 
-static void mail_free(struct mail *m)
+void hub_mail_free(struct mail *m)
 {
 	if (m->kind == MAIL_CONFIGURE)
 		hub_options_done(&m->options);
 	free(m);
 }
 
-static void wake(struct hub *h)
+void hub_wake(struct hub *h)
 {
 	const uint64_t one = 1;
 	(void)!write(h->wake_fd, &one, sizeof one); /* full: it is awake */
 }
 
-/* Takes the mail over. -ESHUTDOWN, -ENOBUFS: it is not taken. Sockets and settings are bounded
- * elsewhere. */
-static int post(struct hub *h, struct mail *m)
+/* Sockets, settings and acknowledgements are bounded elsewhere, and whoever loads tries again. */
+int hub_post(struct hub *h, struct mail *m)
 {
 	int r = 0;
 	bool first = false;
-	bool bounded = m->kind == MAIL_CHANGE || m->kind == MAIL_RESYNC;
+	bool told = m->kind == MAIL_CHANGE || m->kind == MAIL_RESYNC || m->kind == MAIL_EVENT;
+	bool bounded = told || m->kind == MAIL_KEPT;
 	pthread_mutex_lock(&h->lock);
 	if (!h->running) {
 		r = -ESHUTDOWN;
 	} else if (bounded && (h->mail_count >= MAIL_MAX || h->mail_bytes + m->size > MAIL_BYTES)) {
-		h->mail_lost = true;
-		h->lost_mail++;
+		h->mail_lost |= told;
+		h->lost_mail += told;
 		r = -ENOBUFS;
 	} else {
 		first = STAILQ_EMPTY(&h->mail);
@@ -87,14 +89,13 @@ static int post(struct hub *h, struct mail *m)
 		h->mail_count++;
 		h->mail_bytes += m->size;
 	}
-	/* Under the lock: once the hub has stopped the descriptor may be somebody else's. */
 	if (first)
-		wake(h);
+		hub_wake(h);
 	pthread_mutex_unlock(&h->lock);
 	return r;
 }
 
-static struct mail *mail_new(enum mail_kind kind, size_t extra)
+struct mail *hub_mail_new(enum mail_kind kind, size_t extra)
 {
 	struct mail *m = calloc(1, sizeof *m + extra);
 	if (m) {
@@ -149,14 +150,14 @@ static void refuse_socket(struct hub *h, const struct hub_socket *s)
 int hub_adopt(struct hub *h, const struct hub_socket *s)
 {
 	int flags = fcntl(s->fd, F_GETFL);
-	struct mail *m = mail_new(MAIL_ADOPT, s->extra_len);
+	struct mail *m = hub_mail_new(MAIL_ADOPT, s->extra_len);
 	int r = m && flags >= 0 && fcntl(s->fd, F_SETFL, flags | O_NONBLOCK) == 0 ? 0 : -ENOMEM;
 	if (r == 0) {
 		m->socket = *s;
 		m->socket.extra = m + 1;
 		if (s->extra_len)
 			memcpy(m + 1, s->extra, s->extra_len);
-		r = post(h, m);
+		r = hub_post(h, m);
 	}
 	if (r < 0) {
 		refuse_socket(h, s);
@@ -186,7 +187,7 @@ static struct mail *change_mail(const struct hub_change *c)
 	size_t n = c->keys * sizeof(char *) + strlen(c->table) + strlen(c->op) + 2;
 	for (size_t i = 0; i < c->keys; i++)
 		n += strlen(c->key[i]) + 1;
-	struct mail *m = mail_new(MAIL_CHANGE, n);
+	struct mail *m = hub_mail_new(MAIL_CHANGE, n);
 	if (!m)
 		return NULL;
 	const char **key = (const char **)(m + 1);
@@ -199,13 +200,13 @@ static struct mail *change_mail(const struct hub_change *c)
 	return m;
 }
 
-static void say_lost(struct hub *h)
+void hub_say_lost(struct hub *h)
 {
 	pthread_mutex_lock(&h->lock);
 	h->mail_lost = true;
 	h->lost_mail++;
 	if (h->running)
-		wake(h);
+		hub_wake(h);
 	pthread_mutex_unlock(&h->lock);
 }
 
@@ -215,18 +216,18 @@ void hub_publish_change(struct hub *h, const struct hub_change *c)
 		return;
 	struct mail *m = change_mail(c);
 	if (!m)
-		say_lost(h);
-	else if (post(h, m) < 0)
-		mail_free(m);
+		hub_say_lost(h);
+	else if (hub_post(h, m) < 0)
+		hub_mail_free(m);
 }
 
 void hub_resync(struct hub *h)
 {
-	struct mail *m = mail_new(MAIL_RESYNC, 0);
+	struct mail *m = hub_mail_new(MAIL_RESYNC, 0);
 	if (!m)
-		say_lost(h);
-	else if (post(h, m) < 0)
-		mail_free(m);
+		hub_say_lost(h);
+	else if (hub_post(h, m) < 0)
+		hub_mail_free(m);
 }
 
 /* ---- mail: settings ------------------------------------------------------------------ */
@@ -240,7 +241,7 @@ void hub_configure(struct hub *h, const struct hub_options *o)
 	set_limits_locked(h, o);
 	bool running = h->running;
 	pthread_mutex_unlock(&h->lock);
-	if (running && post(h, m) == 0)
+	if (running && hub_post(h, m) == 0)
 		return;
 	/* Nobody else looks at them. */
 	hub_options_done(&h->options);
@@ -284,12 +285,22 @@ static void read_mail(struct hub *h, struct mail *m)
 		break;
 	case MAIL_RESYNC:
 		events_resync(h);
+		topics_raised(h);
 		break;
 	case MAIL_CONFIGURE:
 		apply_options(h, &m->options);
 		break;
+	case MAIL_EVENT:
+		durable_event(h, m);
+		return;
+	case MAIL_KEPT:
+		durable_kept(h, &m->kept);
+		break;
+	case MAIL_ACKED:
+		durable_acked(h, &m->acked, m->done);
+		break;
 	}
-	mail_free(m);
+	hub_mail_free(m);
 }
 
 static void fetch_mail(struct hub *h)
@@ -343,9 +354,12 @@ static void take_event(struct hub *h, const struct epoll_event *e)
 
 static void flush_all(struct hub *h)
 {
-	struct client *c;
+	struct client *c, *last = TAILQ_LAST(&h->flush, client_list);
 	h->flushed_us = h->now_us;
-	while ((c = TAILQ_FIRST(&h->flush))) {
+	/* Whoever is put something meanwhile (bodies that there is room for now) is for the next
+	 * tick. */
+	for (bool over = !last; !over && (c = TAILQ_FIRST(&h->flush));) {
+		over = c == last;
 		struct client *next = TAILQ_NEXT(c, flush);
 		TAILQ_REMOVE(&h->flush, c, flush);
 		c->to_flush = false;
@@ -415,6 +429,7 @@ static void look_after(struct hub *h)
 	if (h->now_ms < h->check_ms)
 		return;
 	h->check_ms = h->now_ms + CHECK_MS;
+	durable_look_after(h);
 	check_clock(h);
 	check_identities(h);
 	sessions_expire(h);
@@ -435,6 +450,7 @@ static uint64_t wait_us(const struct hub *h)
 	uint64_t us = h->wheel.armed > 0 ? WHEEL_STEP_MS * 1000 : CHECK_MS * 1000;
 	if (!STAILQ_EMPTY(&h->unread))
 		return 0;
+	us = MIN(us, topics_wait_us(h));
 	if (!TAILQ_EMPTY(&h->flush)) {
 		uint64_t since = h->now_us - h->flushed_us;
 		us = MIN(us, since < tick_us(h) ? tick_us(h) - since : 0);
@@ -468,6 +484,7 @@ static void turn(struct hub *h)
 	read_some_mail(h);
 	for (int i = 0; i < n; i++)
 		take_event(h, &e[i]);
+	topics_turn(h);
 	look_after(h);
 	flush_when_due(h);
 	count_tick(h);
@@ -501,8 +518,8 @@ static void read_last_mail(struct hub *h)
 	pthread_mutex_unlock(&h->lock);
 	while ((m = STAILQ_FIRST(&h->unread))) {
 		STAILQ_REMOVE_HEAD(&h->unread, link);
-		if (m->kind == MAIL_CHANGE)
-			mail_free(m);
+		if (m->kind == MAIL_CHANGE || m->kind == MAIL_EVENT || m->kind == MAIL_KEPT)
+			hub_mail_free(m);
 		else
 			read_mail(h, m);
 	}
@@ -538,7 +555,7 @@ static void *run(void *arg)
 
 /* ---- life ---------------------------------------------------------------------------- */
 
-struct hub *hub_new(const struct hub_options *o, struct auth *auth)
+struct hub *hub_new(const struct hub_options *o, struct auth *auth, struct live *live)
 {
 	struct hub *h = xcalloc(1, sizeof *h);
 	h->magic = HUB_MAGIC;
@@ -551,10 +568,12 @@ struct hub *hub_new(const struct hub_options *o, struct auth *auth)
 	TAILQ_INIT(&h->dead);
 	TAILQ_INIT(&h->flush);
 	TAILQ_INIT(&h->left);
+	TAILQ_INIT(&h->telling);
 	names_init(&h->rooms);
 	names_init(&h->users);
 	names_init(&h->addresses);
 	names_init(&h->sessions);
+	h->topics = topics_new(live);
 	h->history = xcalloc(HISTORY_MESSAGES, sizeof *h->history);
 	h->input = xcalloc(READ_ECHO_MAX, 1);
 	h->ping = message_new(MESSAGE_REPLY, WS_PING, "", 0);
@@ -616,7 +635,7 @@ void hub_stop(struct hub *h, int64_t timeout_ms)
 		return;
 	atomic_store_explicit(&h->stop_ms, timeout_ms, memory_order_relaxed);
 	atomic_store(&h->stops, true);
-	wake(h);
+	hub_wake(h);
 	pthread_join(h->thread, NULL);
 	close_descriptors(h);
 }
@@ -629,6 +648,7 @@ void hub_free(struct hub **hp)
 	*hp = NULL;
 	CHECK_MAGIC(h, HUB_MAGIC);
 	ALWAYS(h->epoll_fd < 0 && STAILQ_EMPTY(&h->mail));
+	topics_free(&h->topics);
 	names_done(&h->rooms);
 	names_done(&h->users);
 	names_done(&h->addresses);
@@ -650,11 +670,15 @@ void hub_stats(struct hub *h, struct hub_stats *ret)
 	const struct figures *f = &h->figures;
 #define READ(what) .what = atomic_load_explicit(&f->what, memory_order_relaxed)
 	*ret = (struct hub_stats){
-	    READ(clients),      READ(unidentified), READ(users),       READ(rooms),
-	    READ(memberships),  READ(sessions),     READ(adopted),     READ(events),
-	    READ(messages_out), READ(bytes_out),    READ(messages_in), READ(bytes_in),
-	    READ(sends),        READ(ticks),        READ(batch_max),   READ(dropped),
-	    READ(resyncs),      READ(stalls),       READ(resumed),
+	    READ(clients),       READ(unidentified), READ(users),       READ(rooms),
+	    READ(memberships),   READ(sessions),     READ(adopted),     READ(events),
+	    READ(messages_out),  READ(bytes_out),    READ(messages_in), READ(bytes_in),
+	    READ(sends),         READ(ticks),        READ(batch_max),   READ(dropped),
+	    READ(resyncs),       READ(stalls),       READ(resumed),     READ(paths),
+	    READ(subscriptions), READ(body_bytes),   READ(reading),     READ(waiting),
+	    READ(first_reads),   READ(refreshes),    READ(unchanged),   READ(failed_reads),
+	    READ(bodies),        READ(postponed),    READ(sweeps),      READ(sweep_us),
+	    READ(sweep_us_max),  READ(published),    READ(durable),
 	};
 #undef READ
 	for (size_t i = 0; i < HUB_CODES; i++) {

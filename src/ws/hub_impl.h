@@ -10,8 +10,10 @@
  * room.c     rooms and who is in them
  * session.c  what of a client outlives its socket, and the history for it
  * people.c   users and addresses, and their limits
- * events.c   changes, what was published, resync
- * topics.c   paths that are watched, and by whom
+ * events.c   changes, resync
+ * publish.c  what others say of what was published
+ * durable.c  what was published, and who has been told: durable.h
+ * topics.c   paths that are watched, and by whom: topics.h
  * names.c, wheel.c  by name; by time
  */
 #ifndef PROVOST_WS_HUB_IMPL_H
@@ -20,6 +22,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
+#include <sys/uio.h>
 
 #include "names.h"
 #include "provost/hub.h"
@@ -55,7 +58,18 @@ enum {
 
 /* ---- messages ------------------------------------------------------------------------ */
 
-enum message_kind { MESSAGE_EVENT, MESSAGE_REPLY, MESSAGE_RESYNC, MESSAGE_CLOSE };
+enum message_kind {
+	MESSAGE_EVENT,
+	MESSAGE_DATA, /* what is at a path that the client watches */
+	MESSAGE_REPLY,
+	MESSAGE_RESYNC,
+	MESSAGE_CLOSE,
+};
+enum {
+	KINDS_EVENTS = 1u << MESSAGE_EVENT,
+	KINDS_PASSING = KINDS_EVENTS | 1u << MESSAGE_DATA, /* nobody has asked for each of them */
+	KINDS_ALL = (1u << (MESSAGE_CLOSE + 1)) - 1
+};
 
 struct message {
 	uint32_t refs;
@@ -75,6 +89,9 @@ static inline struct message *message_ref(struct message *m)
 	return m;
 }
 void message_unref(struct message *m);
+/* Of a payload in parts. */
+struct message *message_of(enum message_kind kind, enum ws_opcode opcode, const struct iovec *part,
+                           size_t parts);
 
 /* ---- what waits to be sent ----------------------------------------------------------- */
 
@@ -82,8 +99,9 @@ struct outbox {
 	struct message **ring; /* `few`, allocated, or NULL: nothing has waited yet */
 	uint32_t cap, head, count;
 	uint32_t sent;    /* bytes of the first that have gone */
-	uint32_t replies; /* that are not events */
-	size_t bytes, reply_bytes;
+	uint32_t replies; /* to what the client has asked */
+	uint32_t data;    /* MESSAGE_DATA, which count neither towards `bytes` nor as events */
+	size_t bytes, reply_bytes, data_bytes;
 	struct message *few[2]; /* most of the time there is not more */
 };
 
@@ -95,8 +113,8 @@ static inline struct message *outbox_at(const struct outbox *o, uint32_t i)
 }
 /* The first `n` bytes have gone. True: the resync was among what is now gone. */
 bool outbox_sent(struct outbox *o, size_t n);
-/* Drops events, or everything; not what is half sent. Returns how many. */
-size_t outbox_drop(struct outbox *o, bool events_only);
+/* Drops what is of these kinds (KINDS_…), but not what is half sent. Returns how many. */
+size_t outbox_drop(struct outbox *o, unsigned kinds);
 void outbox_done(struct outbox *o);
 
 /* ---- rooms --------------------------------------------------------------------------- */
@@ -140,7 +158,10 @@ struct history_entry {
 /* ---- people -------------------------------------------------------------------------- */
 
 TAILQ_HEAD(client_list, client);
+TAILQ_HEAD(user_list, user);
+STAILQ_HEAD(mail_list, mail);
 TAILQ_HEAD(session_list, session);
+TAILQ_HEAD(watch_list, watch);
 
 /* Somebody with a socket, or a session that waits. */
 struct user {
@@ -148,6 +169,16 @@ struct user {
 	struct client_list clients; /* those that count, the oldest first */
 	struct session_list left;   /* the oldest first */
 	uint32_t connected, counted, waiting;
+	/* durable.c's. */
+	struct client_list everyone; /* all that are connected */
+	uint64_t load;               /* that is under way; 0: none is */
+	bool again;                  /* it will not do */
+	struct mail_list held;       /* that came meanwhile */
+	size_t held_count, held_bytes;
+	struct told *told; /* what was told by pages lately */
+	size_t tolds;
+	uint64_t told_ms;
+	TAILQ_ENTRY(user) telling; /* on hub->telling while there is any */
 	char subject[];
 };
 
@@ -167,6 +198,9 @@ enum client_state {
 	CLIENT_DEAD,     /* its descriptor is closed; freed at the end of the turn */
 };
 
+/* How much of what is kept for its user it has been told: durable.c. */
+enum durable { DURABLE_NONE, DURABLE_OWED, DURABLE_LOADING, DURABLE_MORE, DURABLE_CURRENT };
+
 struct client {
 	/* What telling it something needs stands together: two cache lines. */
 	unsigned magic;
@@ -181,6 +215,8 @@ struct client {
 	bool said_close;   /* the peer has */
 	bool failed;       /* out of memory: to be closed when it is its turn */
 	bool broken;       /* the socket is: to be dropped when it is its turn */
+	bool wants;        /* `wanted` is not empty */
+	uint8_t durable;   /* enum durable */
 	struct outbox out;
 	TAILQ_ENTRY(client) flush;
 	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
@@ -202,22 +238,43 @@ struct client {
 	struct session *session; /* once it is known */
 	struct user *user;
 	struct address *address;
-	TAILQ_ENTRY(client) link, of_user;
+	TAILQ_ENTRY(client) link, of_user, of_subject;
+	uint64_t load;             /* the last that it was told of, or is to be */
+	int64_t cursor;            /* it was told what is kept up to this id */
+	struct watch_list watches; /* paths that it watches, */
+	struct watch_list wanted;  /* and those of them that it is to be sent when there is room */
+	uint32_t watched, watched_bytes;
+	bool to_review; /* on topics->review */
+	TAILQ_ENTRY(client) review;
 };
 
 /* ---- mail ---------------------------------------------------------------------------- */
 
-enum mail_kind { MAIL_ADOPT, MAIL_CHANGE, MAIL_RESYNC, MAIL_CONFIGURE };
+enum mail_kind {
+	MAIL_ADOPT,
+	MAIL_CHANGE,
+	MAIL_RESYNC,
+	MAIL_CONFIGURE,
+	MAIL_EVENT,
+	MAIL_KEPT,
+	MAIL_ACKED,
+};
 
 struct mail {
 	STAILQ_ENTRY(mail) link;
 	enum mail_kind kind;
 	size_t size;
-	struct hub_socket socket;   /* MAIL_ADOPT; extra lies behind */
-	struct hub_change change;   /* MAIL_CHANGE; everything lies behind */
-	struct hub_options options; /* MAIL_CONFIGURE */
+	bool done; /* MAIL_ACKED */
+	/* What these point to lies behind. */
+	union {
+		struct hub_socket socket;   /* MAIL_ADOPT */
+		struct hub_change change;   /* MAIL_CHANGE */
+		struct hub_event event;     /* MAIL_EVENT */
+		struct hub_kept kept;       /* MAIL_KEPT */
+		struct hub_ack acked;       /* MAIL_ACKED; without ids */
+		struct hub_options options; /* MAIL_CONFIGURE */
+	};
 };
-STAILQ_HEAD(mail_list, mail);
 
 /* ---- the hub ------------------------------------------------------------------------- */
 
@@ -225,7 +282,9 @@ STAILQ_HEAD(mail_list, mail);
 struct figures {
 	_Atomic uint64_t clients, unidentified, users, rooms, memberships, sessions, adopted,
 	    events, messages_out, bytes_out, messages_in, bytes_in, sends, ticks, batch_max,
-	    dropped, resyncs, stalls, resumed;
+	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, reading, waiting,
+	    first_reads, refreshes, unchanged, failed_reads, bodies, postponed, sweeps, sweep_us,
+	    sweep_us_max, published, durable;
 	_Atomic uint64_t closed[HUB_CODES];
 };
 
@@ -235,8 +294,8 @@ struct hub {
 	struct auth *auth;
 
 	/* Any thread's. */
-	pthread_mutex_t
-	    lock; /* guards mail, mail_count, mail_bytes, mail_lost, running, reserved */
+	pthread_mutex_t lock; /* guards mail, mail_count, mail_bytes, mail_lost, running, reserved;
+	                         of topics what is said there */
 	struct mail_list mail;
 	size_t mail_count, mail_bytes;
 	bool mail_lost, running;
@@ -262,6 +321,13 @@ struct hub {
 	struct names rooms, users, addresses, sessions;
 	struct session_list left; /* all users', the oldest first */
 	struct wheel wheel;
+	struct topics *topics;
+	struct hub_keeper keeper;
+	uint64_t load_number;
+	struct user_list telling;
+	size_t held_bytes;
+	bool asks_wait;   /* the keeper took no more: some are owed what nobody was asked for */
+	uint64_t more_ms; /* when those who were told a page are told the next; 0: there are none */
 	struct history_entry *history; /* a ring of HISTORY_MESSAGES */
 	size_t history_head, history_count, history_bytes;
 	uint64_t history_floor; /* what is at or below it cannot be told any more */
@@ -284,6 +350,18 @@ static inline bool client_is_open(const struct client *c)
 {
 	return c->state <= CLIENT_OPEN;
 }
+
+/* ---- hub.c --------------------------------------------------------------------------- */
+
+/* Mail with so many bytes behind it; NULL when out of memory. */
+struct mail *hub_mail_new(enum mail_kind kind, size_t extra);
+void hub_mail_free(struct mail *m);
+/* Takes the mail over. -ESHUTDOWN, -ENOBUFS: it is not taken. Any thread. */
+int hub_post(struct hub *h, struct mail *m) _must_check_;
+/* There was no memory for mail. Any thread. */
+void hub_say_lost(struct hub *h);
+/* Under h->lock, while it runs: once it has stopped the descriptor may be somebody else's. */
+void hub_wake(struct hub *h);
 
 /* ---- client.c ------------------------------------------------------------------------ */
 
@@ -378,7 +456,32 @@ void address_exit(struct hub *h, struct client *c);
 /* ---- events.c ------------------------------------------------------------------------ */
 
 void events_change(struct hub *h, const struct hub_change *c);
+/* To those in the room, now and later. Takes the reference over. */
+void events_tell(struct hub *h, const struct room *r, struct message *m);
 void events_resync(struct hub *h);
+
+/* ---- durable.c ----------------------------------------------------------------------- */
+
+/* It is to be told all that is kept for its user: anew, where it has been told some. */
+void durable_owe(struct hub *h, struct client *c);
+/* There may be room for what it is owed. */
+void durable_room(struct hub *h, struct client *c);
+
+/* ---- topics.c, watch.c, subscribe.c -------------------------------------------------- */
+
+/* What the turn is for them: reads that have ended, sweeps, what is due. */
+void topics_turn(struct hub *h);
+/* How long nothing of that is due, if nobody wakes the hub. */
+uint64_t topics_wait_us(const struct hub *h);
+/* Something was raised: there will be a sweep, soon. */
+void topics_raised(struct hub *h);
+/* There is room in the outbox for what the client wants. */
+void watches_pour(struct hub *h, struct client *c);
+void watches_free(struct hub *h, struct client *c);
+/* Its rights may be others: looks at each of its watches. */
+void watches_review(struct hub *h, struct client *c);
+/* `,"paths":[…]` */
+void watches_add(struct buf *b, const struct client *c);
 
 /* ---- options ------------------------------------------------------------------------- */
 

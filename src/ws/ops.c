@@ -4,14 +4,15 @@
 #include <time.h>
 
 #include "../endpoint/value.h"
-#include "hub_impl.h"
+#include "durable.h"
+#include "ops.h"
 #include "provost/auth.h"
 
 #define OP_ID_NUMBER_MAX (1ll << 53) /* what JSON's readers agree on */
 
 /* ---- what is said -------------------------------------------------------------------- */
 
-static struct buf *begin(struct hub *h, const char *ev)
+struct buf *ops_begin(struct hub *h, const char *ev)
 {
 	h->text.len = 0;
 	h->text.failed = false;
@@ -19,7 +20,7 @@ static struct buf *begin(struct hub *h, const char *ev)
 	return &h->text;
 }
 
-static void add_text(struct buf *b, const char *name, const char *value, size_t n)
+void ops_add_text(struct buf *b, const char *name, const char *value, size_t n)
 {
 	buf_addf(b, ",\"%s\":", name);
 	buf_add_json_string(b, value, n);
@@ -49,18 +50,20 @@ static void add_rooms(struct buf *b, const struct session *s)
 
 void ops_hello(struct hub *h, struct client *c)
 {
-	struct buf *b = begin(h, "hello");
+	struct buf *b = ops_begin(h, "hello");
 	buf_addf(b, ",\"session\":\"%s\",\"seq\":%llu,\"heartbeat\":%lld", c->session->id,
 	         (unsigned long long)h->seq, (long long)h->options.ping_interval_ms);
 	client_reply(h, c, ops_message(h, MESSAGE_REPLY));
+	durable_owe(h, c);
 }
 
 void ops_resync(struct hub *h, struct client *c)
 {
 	if (c->resync_waits)
 		return;
-	struct buf *b = begin(h, "resync");
+	struct buf *b = ops_begin(h, "resync");
 	add_rooms(b, c->session);
+	watches_add(b, c);
 	buf_addf(b, ",\"seq\":%llu", (unsigned long long)h->seq);
 	c->resync_waits = true;
 	COUNT(h, resyncs, 1);
@@ -69,48 +72,39 @@ void ops_resync(struct hub *h, struct client *c)
 
 void ops_bye(struct hub *h, struct client *c, uint64_t retry_ms)
 {
-	struct buf *b = begin(h, "bye");
+	struct buf *b = ops_begin(h, "bye");
 	buf_addf(b, ",\"retry\":%llu", (unsigned long long)retry_ms);
 	client_put(h, c, ops_message(h, MESSAGE_REPLY));
 }
 
 /* ---- one operation ------------------------------------------------------------------- */
 
-struct op {
-	struct hub *h;
-	struct client *c;
-	struct json_object *root;
-	const char *id; /* as JSON, or NULL: none was given */
-};
-
-static void op_error(const struct op *o, unsigned code, const char *message)
+void op_error(const struct op *o, unsigned code, const char *message)
 {
-	struct buf *b = begin(o->h, "error");
+	struct buf *b = ops_begin(o->h, "error");
 	if (o->id)
 		buf_addf(b, ",\"id\":%s", o->id);
 	buf_addf(b, ",\"code\":%u", code);
-	add_text(b, "message", message, strlen(message));
+	ops_add_text(b, "message", message, strlen(message));
 	client_reply(o->h, o->c, ops_message(o->h, MESSAGE_REPLY));
 }
 
-/* Opens the ok, to which members may be added, or says that none is wanted. */
-static struct buf *op_ok(const struct op *o)
+struct buf *op_ok(const struct op *o)
 {
 	if (!o->id)
 		return NULL;
-	struct buf *b = begin(o->h, "ok");
+	struct buf *b = ops_begin(o->h, "ok");
 	buf_addf(b, ",\"id\":%s", o->id);
 	return b;
 }
 
-static void op_ok_end(const struct op *o, const struct buf *b)
+void op_ok_end(const struct op *o, const struct buf *b)
 {
 	if (b)
 		client_reply(o->h, o->c, ops_message(o->h, MESSAGE_REPLY));
 }
 
-/* A text member, or NULL. */
-static const char *op_text(const struct op *o, const char *name, size_t *ret_n)
+const char *op_text(const struct op *o, const char *name, size_t *ret_n)
 {
 	struct json_object *v;
 	if (!json_object_object_get_ex(o->root, name, &v) ||
@@ -155,7 +149,7 @@ static void op_join(const struct op *o)
 	} else {
 		struct buf *b = op_ok(o);
 		if (b)
-			add_text(b, "room", name, n);
+			ops_add_text(b, "room", name, n);
 		op_ok_end(o, b);
 	}
 }
@@ -169,7 +163,7 @@ static void op_leave(const struct op *o)
 	room_leave(o->h, o->c->session, name, n);
 	struct buf *b = op_ok(o);
 	if (b)
-		add_text(b, "room", name, n);
+		ops_add_text(b, "room", name, n);
 	op_ok_end(o, b);
 }
 
@@ -227,6 +221,7 @@ static void op_renew(const struct op *o, struct identity *i)
 	client_renew(o->h, o->c, i);
 	op_ok_end(o, op_ok(o));
 	ops_review(o->h, o->c);
+	watches_review(o->h, o->c);
 }
 
 static void op_auth(const struct op *o)
@@ -262,10 +257,10 @@ void ops_review(struct hub *h, struct client *c)
 			i++;
 			continue;
 		}
-		struct buf *b = begin(h, "error");
+		struct buf *b = ops_begin(h, "error");
 		buf_addf(b, ",\"code\":%u", WS_CODE_FORBIDDEN);
-		add_text(b, "message", "this room is not for you any more", 33);
-		add_text(b, "room", r->name, r->len);
+		ops_add_text(b, "message", "this room is not for you any more", 33);
+		ops_add_text(b, "room", r->name, r->len);
 		struct message *said = ops_message(h, MESSAGE_REPLY);
 		member_free(h, m);
 		client_reply(h, c, said);
@@ -278,8 +273,10 @@ static const struct {
 	const char *name;
 	void (*run)(const struct op *o);
 } OPS[] = {
-    {"join", op_join},     {"leave", op_leave}, {"ping", op_ping},
-    {"resume", op_resume}, {"auth", op_auth},
+    {"join", op_join},           {"leave", op_leave},
+    {"ping", op_ping},           {"resume", op_resume},
+    {"auth", op_auth},           {"ack", op_ack},
+    {"subscribe", op_subscribe}, {"unsubscribe", op_unsubscribe},
 };
 
 /* An `id` is an integer or a short text. */

@@ -33,17 +33,21 @@ static int grow(struct outbox *o)
 static void count(struct outbox *o, const struct message *m)
 {
 	o->count++;
-	o->bytes += m->size;
-	o->replies += m->kind != MESSAGE_EVENT;
-	o->reply_bytes += m->kind != MESSAGE_EVENT ? m->size : 0;
+	o->bytes += m->kind != MESSAGE_DATA ? m->size : 0;
+	o->data += m->kind == MESSAGE_DATA;
+	o->data_bytes += m->kind == MESSAGE_DATA ? m->size : 0;
+	o->replies += m->kind == MESSAGE_REPLY;
+	o->reply_bytes += m->kind == MESSAGE_REPLY ? m->size : 0;
 }
 
 static void uncount(struct outbox *o, const struct message *m)
 {
 	o->count--;
-	o->bytes -= m->size;
-	o->replies -= m->kind != MESSAGE_EVENT;
-	o->reply_bytes -= m->kind != MESSAGE_EVENT ? m->size : 0;
+	o->bytes -= m->kind != MESSAGE_DATA ? m->size : 0;
+	o->data -= m->kind == MESSAGE_DATA;
+	o->data_bytes -= m->kind == MESSAGE_DATA ? m->size : 0;
+	o->replies -= m->kind == MESSAGE_REPLY;
+	o->reply_bytes -= m->kind == MESSAGE_REPLY ? m->size : 0;
 }
 
 int outbox_push(struct outbox *o, struct message *m)
@@ -89,12 +93,12 @@ bool outbox_sent(struct outbox *o, size_t n)
 	return resync;
 }
 
-size_t outbox_drop(struct outbox *o, bool events_only)
+size_t outbox_drop(struct outbox *o, unsigned kinds)
 {
 	uint32_t kept = o->sent > 0, was = o->count;
 	for (uint32_t i = kept; i < was; i++) {
 		struct message *m = outbox_at(o, i);
-		if (events_only && m->kind != MESSAGE_EVENT) {
+		if (!(kinds & 1u << m->kind)) {
 			o->ring[(o->head + kept++) & (o->cap - 1)] = m;
 			continue;
 		}
@@ -109,7 +113,7 @@ size_t outbox_drop(struct outbox *o, bool events_only)
 void outbox_done(struct outbox *o)
 {
 	o->sent = 0;
-	(void)outbox_drop(o, false);
+	(void)outbox_drop(o, KINDS_ALL);
 	free_ring(o);
 	*o = (struct outbox){0};
 }

@@ -345,7 +345,7 @@ int main(int argc, char **argv)
 	                        .auth_timeout_ms = 5000,
 	                        .resume_window_ms = 120000};
 	struct auth *auth = open_auth();
-	struct telling t = {.hub = hub_new(&o, auth), .fd = xcalloc(clients, sizeof(int))};
+	struct telling t = {.hub = hub_new(&o, auth, NULL), .fd = xcalloc(clients, sizeof(int))};
 	ALWAYS(hub_start(t.hub) == 0);
 	size_t before = resident();
 	adopt_all(&t, auth, listener);

@@ -7,6 +7,7 @@
         ws.receive()             the next message: (opcode, payload); control frames too; checks every frame
         ws.event("change")       the next event (JSON), of that kind: others before it fail the test
         ws.call("join", room=R)  sends the op with an id and returns the answer to it
+        ws.subscribe(path)       and ws.data(path): the next event, which must be of that path
         ws.closed()              (code, reason) of the close that must come next, and TCP's end behind it
         ws.silent(seconds)       whether nothing comes
     handshake(**changes)         the bytes of a handshake; a header of None is left out
@@ -178,6 +179,17 @@ class WebSocket:
     def join(self, room):
         found = self.call("join", room=room)
         assert found["ev"] == "ok", found
+        return found
+
+    def subscribe(self, path, **members):
+        found = self.call("subscribe", path=path, **members)
+        assert found["ev"] == "ok" and found["path"] == path, found
+        return found
+
+    def data(self, path=None, seconds=10):
+        """The next event, which is the body of a path."""
+        found = self.event("data", seconds)
+        assert path is None or found["path"] == path, found
         return found
 
     def closed(self, seconds=10):

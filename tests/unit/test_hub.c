@@ -106,7 +106,7 @@ START_TEST(outbox_drops_events_but_not_what_is_half_sent)
 		push(&o, i % 5 == 3 ? MESSAGE_REPLY : MESSAGE_EVENT, 10 + i);
 	ck_assert(!outbox_sent(&o, 12 + 13 + 1)); /* two, and a byte of the third */
 	ck_assert_uint_eq(o.count, 18);
-	ck_assert_uint_eq(outbox_drop(&o, true), 13);
+	ck_assert_uint_eq(outbox_drop(&o, KINDS_EVENTS), 13);
 	ck_assert_uint_eq(o.count, 5);
 	ck_assert_uint_eq(o.replies, 4);
 	ck_assert_uint_eq(outbox_at(&o, 0)->size, 14);
@@ -114,7 +114,7 @@ START_TEST(outbox_drops_events_but_not_what_is_half_sent)
 	ck_assert(!outbox_sent(&o, 13));
 	ck_assert_uint_eq(o.count, 4);
 	push(&o, MESSAGE_RESYNC, 5);
-	ck_assert_uint_eq(outbox_drop(&o, false), 5);
+	ck_assert_uint_eq(outbox_drop(&o, KINDS_ALL), 5);
 	ck_assert(o.bytes == 0 && o.reply_bytes == 0 && o.replies == 0);
 	outbox_done(&o);
 }
@@ -252,7 +252,7 @@ static bool hears(int fd, const char *text)
 
 START_TEST(starts_and_stops_as_often_as_asked)
 {
-	struct hub *h = hub_new(&OPTIONS, auth);
+	struct hub *h = hub_new(&OPTIONS, auth, NULL);
 	hub_stop(h, 100);
 	ck_assert_int_eq(hub_reserve(h, true), -ESHUTDOWN);
 	for (unsigned i = 0; i < 3; i++) {
@@ -311,7 +311,7 @@ START_TEST(threads)
 {
 	static void *(*const what[])(void *) = {adopts, adopts, publishes, publishes, looks};
 	pthread_t thread[ELEMENTSOF(what)];
-	struct hub *h = hub_new(&OPTIONS, auth);
+	struct hub *h = hub_new(&OPTIONS, auth, NULL);
 	struct hub_options other = OPTIONS;
 	other.max_clients = 20;
 	ck_assert_int_eq(hub_start(h), 0);
@@ -335,7 +335,7 @@ END_TEST
 /* What the mailbox has no room for is told of by a resync. */
 START_TEST(a_full_mailbox)
 {
-	struct hub *h = hub_new(&OPTIONS, auth);
+	struct hub *h = hub_new(&OPTIONS, auth, NULL);
 	struct hub_stats s = {0};
 	static char key[4000];
 	const char *const keys[] = {key};
@@ -364,7 +364,7 @@ END_TEST
 START_TEST(the_share_of_the_unknown_is_theirs_until_they_are_gone)
 {
 	enum { SHARE = 16 };
-	struct hub *h = hub_new(&OPTIONS, auth);
+	struct hub *h = hub_new(&OPTIONS, auth, NULL);
 	int fd[SHARE];
 	ck_assert_int_eq(hub_start(h), 0);
 	for (unsigned i = 0; i < SHARE; i++) {
@@ -405,7 +405,7 @@ START_TEST(who_is_behind_is_not_taken_for_gone)
 	const char *const keys[] = {key};
 	memset(key, 'k', sizeof key - 1);
 	o.ping_interval_ms = 100;
-	struct hub *h = hub_new(&o, auth);
+	struct hub *h = hub_new(&o, auth, NULL);
 	struct hub_stats s = {0};
 	ck_assert_int_eq(hub_start(h), 0);
 	int slow = adopt(h), quick = adopt(h);
