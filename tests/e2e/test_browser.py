@@ -355,10 +355,11 @@ def test_offline_and_back(chromium, server, issuer, figures, way):
         tabs = [user.tab(components=2) for _ in range(2)]
         keys = insert(server, 2)
         chromium.expect("WebSocket connection to .* failed")
-        user.context.call("setOffline", True)
         gate.cut()
         for tab in tabs:
             tab.wait("() => mounted.every(one => one.handle.state !== 'open')")
+        # Not before: it ends no WebSocket, but holds back what has come over one, and its end.
+        user.context.call("setOffline", True)
         wait_until(lambda: figures.open == 0, what="the server has seen it")
         keys += insert(server, 3)
         gate.mend()
@@ -383,9 +384,9 @@ def test_back_at_once_when_the_network_is(chromium, server, issuer, figures):
         user = User(chromium, server, issuer, LEADER, url=gate.url)
         tab = user.tab(clock=True)
         chromium.expect("WebSocket connection to .* failed")
-        user.context.call("setOffline", True)
         gate.cut()
         tab.wait(WAITING)
+        user.context.call("setOffline", True)
         keys = insert(server, 2)
         gate.mend()
         user.context.call("setOffline", False)

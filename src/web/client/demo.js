@@ -12,6 +12,9 @@ const time = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' })
 const number = new Intl.NumberFormat()
 const price = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 })
 
+const NONE = 'None is waiting. What is sent to you appears here at once, in every tab, and stays until you acknowledge it.'
+const UNKNOWN = 'To see what is sent to a user, sign in with their token, or say whose this key is.'
+
 let connection = null
 let figures = 0
 let inboxes = null // where the tabs of a user tell each other what has been acknowledged
@@ -145,12 +148,16 @@ function openInbox(subject) {
   })
 }
 
+// A key, or a cookie, does not tell a page whose it is; the client then has a name of its own making for them.
+function listenToInbox({ subject, token }) {
+  const known = subject || /^[^.]+\.[^.]+\.[^.]+$/.test(token)
+  $('notifications-empty').textContent = known ? NONE : UNKNOWN
+  if (known) connection.on(`user:${connection.subject}`, '*', notified, { onError: problem => show('notifications-empty', problem.message) })
+}
+
 // ---- signing in and out ----------------------------------------------------------------------------
 
 const kept = () => JSON.parse(sessionStorage.getItem(KEEP) ?? 'null')
-
-// Of a token that is none (an API key), or where there is no token at all, nothing says whose it is.
-const subjectOf = ({ token, subject }) => subject || (token.startsWith('pv_') ? token.split('_')[1] : '') || undefined
 
 function token(reason) {
   const { token } = kept() ?? {}
@@ -163,11 +170,12 @@ function token(reason) {
 }
 
 function leave() {
-  sessionStorage.removeItem(KEEP)
-  clearInterval(figures)
+  const left = connection
   inboxes?.close()
-  connection?.release()
-  inboxes = connection = null
+  inboxes = connection = null // what is said on leaving is not news
+  left?.release()
+  clearInterval(figures)
+  sessionStorage.removeItem(KEEP)
   showState('closed')
   $('notifications').replaceChildren()
   $('courses').replaceChildren(emptyRow('Loading …'))
@@ -180,6 +188,7 @@ function leave() {
 }
 
 function stateChanged(state, why) {
+  if (!connection) return
   showState(state, why)
   showFigures()
   if (state !== 'closed') return
@@ -193,7 +202,7 @@ async function enter(who) {
   $('board').hidden = $('sign-out').hidden = false
   showState('connecting')
   try {
-    connection = await connect({ token: who.token ? token : undefined, subject: subjectOf(who) })
+    connection = await connect({ token: who.token ? token : undefined, subject: who.subject || undefined })
   } catch (error) {
     show('problem', error.message)
     leave()
@@ -204,7 +213,7 @@ async function enter(who) {
   openInbox(connection.subject)
   connection.subscribe(COURSES, showCourses, { onError: coursesFailed })
   connection.subscribe(PENDING, ({ count }) => fill('pending', number.format(count)), { onError: pendingFailed })
-  connection.on(`user:${connection.subject}`, '*', notified, { onError: problem => show('notifications-empty', problem.message) })
+  listenToInbox(who)
   countNotifications()
   showFigures()
   figures = setInterval(showFigures, FIGURES_MS)
