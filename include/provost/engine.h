@@ -4,8 +4,8 @@
  * engine_submit joins a fill of the same key, or begins one: a job in a bounded queue, from which a
  * worker thread takes it, borrows a connection, runs the statement, stores the answer in the cache
  * and resumes all who wait. Whoever takes a waiter off its job under the engine's lock, and nobody
- * else, answers it. Background work (refreshes under stale-while-revalidate, encoding) has a lane
- * and a quota of its own, so that it cannot keep requests waiting.
+ * else, answers it. Background work (refreshes, encoding) has a lane and a quota of its own,
+ * so that it cannot keep requests waiting.
  *
  * Bounds: `queue` jobs, and as many in the background lane at most as ENGINE_BACKGROUND_MAX, wait
  * at most `queue_timeout_ms`, parked ones included; a connection is waited for at most the pool's
@@ -27,7 +27,7 @@ struct pool;
 enum {
 	ENGINE_THREADS_MAX = 256,
 	BATCH_MAX = 50,              /* reads in one batch */
-	ENGINE_BACKGROUND_MAX = 256, /* jobs that wait in the background lane; more are dropped */
+	ENGINE_BACKGROUND_MAX = 256, /* jobs that wait in the background; more are refused */
 };
 
 struct engine_options {

@@ -238,11 +238,13 @@ def test_answers_that_are_not_taken(cluster, empty_database):
 
 
 def test_large_answers_in_flight_are_bounded(cluster, empty_database):
-    with Server(cluster, empty_database, LARGE, {"http": {"access_log": "./access"}}) as server:
+    config = {"http": {"access_log": "./access", "idle_timeout": "10m"}, "database": {"statement_timeout": "2m"}}
+    with Server(cluster, empty_database, LARGE, config) as server:
         with contextlib.ExitStack() as stack:
             for n in range(7):
                 deaf = ask_for_large(server, stack, f"deaf{n}", 70_000_000)
-                assert deaf.socket.recv(1) == b"H"      # it is on its way, and stays there
+                # It is on its way, and stays there.
+                assert deaf.socket.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
             answer = server.get("/api/large?size=70000000", seconds=30)
             assert answer.status == 503 and answer.header("Retry-After"), answer
             assert "large answers" in answer.json()["detail"]

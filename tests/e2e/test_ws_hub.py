@@ -253,14 +253,14 @@ def test_who_takes_nothing_is_closed(cluster, db, tell):
 
 
 def test_a_trickle_is_not_a_stall(cluster, db, tell):
-    with Server(cluster, db, ENDPOINTS, {"websocket": {"backlog": "16MiB", "stall_timeout": "2s"}}) as server:
+    with Server(cluster, db, ENDPOINTS, {"websocket": {"backlog": "16MiB", "stall_timeout": "5s"}}) as server:
         with WebSocket(server.port, hello=True, receive_buffer=4096) as slow:
             slow.join("table:t")
-            tell("t", "k" * 500, times=2000)
-            end = time.monotonic() + 4.5
+            tell("t", "k" * 500, times=3000)
+            end = time.monotonic() + 8
             while time.monotonic() < end:
                 slow.socket.recv(20000)
-                time.sleep(0.05)
+                time.sleep(0.02)
             assert report(server)["connectedClients"] == 1 and not report(server)["stalls"]
 
 

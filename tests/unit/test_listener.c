@@ -509,6 +509,22 @@ START_TEST(a_backend_that_hangs_is_noticed_and_heals_without_a_gap)
 }
 END_TEST
 
+/* What was lent for three long heartbeats does not outlast a short one that is overdue. */
+START_TEST(a_shorter_heartbeat_ends_what_was_lent_by_a_longer_one)
+{
+	start_live();
+	unsigned pid = backend();
+	signal_backend(pid, SIGSTOP);
+	ck_assert(is_fresh());
+	listener_configure(listener, &(struct listener_options){.heartbeat_ms = QUICK_MS,
+	                                                        .sync_timeout_ms = 2000});
+	WAIT_UNTIL(stats().state == LISTENER_OVERDUE);
+	ck_assert(!is_fresh());
+	signal_backend(pid, SIGCONT);
+	await_live();
+}
+END_TEST
+
 START_TEST(a_backend_that_hangs_for_long_is_given_up)
 {
 	heartbeat_ms = QUICK_MS;
@@ -652,6 +668,7 @@ int main(void)
 	tcase_add_test(c, a_closed_socket_is_a_gap);
 	tcase_add_test(c, nothing_is_fresh_while_it_is_lost);
 	tcase_add_test(c, a_backend_that_hangs_is_noticed_and_heals_without_a_gap);
+	tcase_add_test(c, a_shorter_heartbeat_ends_what_was_lent_by_a_longer_one);
 	tcase_add_test(c, a_backend_that_hangs_for_long_is_given_up);
 	tcase_add_test(c, lag_is_measured);
 	suite_add_tcase(s, c);

@@ -68,6 +68,15 @@ static const struct file {
                 "SELECT id FROM test_live.item\n"},
     {"broken.sql", "-- @route GET /api/broken\n"
                    "SELECT to_json(1 / (count(*) - count(*))) FROM test_live.item\n"},
+    {"many.sql", "-- @route GET /api/many\n"
+                 "-- @query a json[] required\n-- @query b uuid required\n"
+                 "-- @query c date required\n-- @query d timestamp required\n"
+                 "-- @query e numeric required\n-- @query f uuid required\n"
+                 "-- @query g date required\n-- @query h timestamp required\n"
+                 "-- @query i uuid required\n-- @query j timestamp required\n"
+                 "-- @query k uuid required\n-- @query l timestamp required\n"
+                 "SELECT json_build_array(:a, :b, :c, :d, :e, :f, :g, :h, :i, :j, :k, :l)"
+                 " FROM test_live.item\n"},
     {"large.sql", "-- @route GET /api/large\n"
                   "-- @query bytes integer\n"
                   "SELECT to_json(repeat('x', :bytes)) FROM test_live.item LIMIT 1\n"},
@@ -310,6 +319,21 @@ START_TEST(all_parameters_that_are_wrong_are_named)
 	ck_assert_ptr_nonnull(strstr(problem.detail, "limit: "));
 	ck_assert_ptr_nonnull(strstr(problem.detail, "; page: "));
 	ck_assert_ptr_null(strstr(problem.detail, "sort"));
+}
+END_TEST
+
+START_TEST(of_many_that_are_wrong_as_many_are_named_as_there_is_room_for)
+{
+	struct live_problem problem;
+	struct live_path p;
+	start_live(1, 1);
+	ck_assert_int_eq(find_as("/api/many?b=x&c=x&d=x&e=x&f=x&g=x&h=x&i=x&j=x&k=x&l=x",
+	                         administrator, "a", &p, &problem),
+	                 -EINVAL);
+	size_t n = strlen(problem.detail), end = strlen("; and more");
+	ck_assert_uint_gt(n, end);
+	ck_assert_str_eq(problem.detail + n - end, "; and more");
+	ck_assert_ptr_nonnull(strstr(problem.detail, "; b: "));
 }
 END_TEST
 
@@ -748,6 +772,27 @@ START_TEST(a_refresh_waits_behind_what_is_too_old)
 }
 END_TEST
 
+/* Who asks puts up with what is a little old; a refresh is there to show the change. */
+START_TEST(a_refresh_does_not_join_what_max_stale_allows_for)
+{
+	struct reading first, refresh, request;
+	start_live(4, 10);
+	catalog_find(catalog, "item")->freshness.max_stale_ms = 600000;
+	begin_behind(&first, &refresh, FIRST_ITEM);
+	begin_item(&request, FIRST_ITEM, LIVE_FIRST);
+	lock_item(FIRST_ITEM, false);
+	expect_body(&request, "1");
+	ck_assert_ptr_eq(request.read.waiter.job, first.read.waiter.job);
+	ck_assert(is_old(&request));
+	expect_body(&refresh, "1");
+	ck_assert(!is_old(&refresh));
+	await(&first);
+	end_reading(&first);
+	end_reading(&refresh);
+	end_reading(&request);
+}
+END_TEST
+
 /* What has waited behind a request is as much in the background as before. */
 START_TEST(the_quota_holds_for_what_waited_behind_another)
 {
@@ -987,6 +1032,7 @@ static void add_finding(Suite *s)
 	tcase_add_test(c, refuses);
 	tcase_add_test(c, an_endpoint_of_any_name_but_our_own_is_found);
 	tcase_add_test(c, all_parameters_that_are_wrong_are_named);
+	tcase_add_test(c, of_many_that_are_wrong_as_many_are_named_as_there_is_room_for);
 	tcase_add_test(c, a_long_path_is_refused);
 	tcase_add_test(c, without_a_catalogue_nothing_is_found);
 	tcase_add_test(c, a_path_is_found_anew_when_its_endpoint_is_another);
@@ -1012,6 +1058,7 @@ static void add_reading(Suite *s)
 	tcase_add_test(c, nothing_stands_in_for_a_refusal);
 	tcase_add_test(c, refreshes_have_a_quota);
 	tcase_add_test(c, a_refresh_waits_behind_what_is_too_old);
+	tcase_add_test(c, a_refresh_does_not_join_what_max_stale_allows_for);
 	tcase_add_test(c, the_quota_holds_for_what_waited_behind_another);
 	tcase_add_test(c, a_request_takes_a_refresh_along);
 	tcase_add_test(c, refreshes_that_wait_are_bounded);

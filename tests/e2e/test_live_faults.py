@@ -1,0 +1,126 @@
+"""Live endpoints while the database is away, and while a statement runs."""
+import contextlib
+
+import pytest
+
+import caching
+from harness import Server, wait_until
+from living import ENDPOINTS, TABLES, report
+from websocket import WebSocket
+
+
+@pytest.fixture(scope="module")
+def db(cluster, empty_template):
+    cluster.create("live_faults", empty_template)
+    cluster.sql("live_faults", TABLES)
+    yield "live_faults"
+    cluster.wait_ready()
+    cluster.drop("live_faults")
+
+
+@pytest.fixture
+def sql(cluster, db):
+    """Runs statements as somebody else, in transactions of their own."""
+    connection = cluster.connect(db)
+
+    def run(text, *args):
+        with connection.cursor() as cursor:
+            cursor.execute(text, args)
+    run("TRUNCATE item, other, big")
+    yield run
+    connection.close()
+
+
+# ---- the database is away ------------------------------------------------------------------------
+
+def test_the_database_away_and_back(cluster, db, sql):
+    sql("INSERT INTO item VALUES ('a', 1)")
+    sql("INSERT INTO other VALUES ('a', 1)")
+    with Server(cluster, db, ENDPOINTS, allow_errors=True) as server, WebSocket(server.port, hello=True) as ws:
+        ws.subscribe("/api/items")
+        ws.data()
+        assert server.get("/api/shared").status == 200
+        cluster.stop("immediate")
+        away = True
+        try:
+            wait_until(lambda: server.get("/api/other").status == 503, 20)
+            with WebSocket(server.port, hello=True) as late:
+                late.subscribe("/api/other")
+                found = late.event("error", 30)
+                assert (found["code"], found["path"], found["live"]) == (4503, "/api/other", True)
+                late.subscribe("/api/shared")       # stored: shown as what it is
+                found = late.data("/api/shared", 30)
+                assert found["stale"] is True and found["body"] == {"n": 1}
+                cluster.start()
+                away = False
+                cluster.sql(db, "UPDATE item SET n = 5")
+                # Both are read anew by themselves, and what was stale is said again.
+                seen = {}
+                while not {"/api/other", "/api/shared"} <= seen.keys() or seen["/api/shared"]["body"] != {"n": 5}:
+                    event = late.any_event(60)
+                    if event["ev"] == "data" and "stale" not in event:
+                        seen[event["path"]] = event
+                assert seen["/api/other"]["body"] == {"sum": 1}
+                wait_until(lambda: (e := ws.any_event(60))["ev"] == "data" and e["body"][0]["n"] == 5, 30)
+        finally:
+            if away:
+                cluster.start()
+
+
+# ---- while a statement runs ----------------------------------------------------------------------
+
+@pytest.mark.threads
+def test_who_comes_while_it_is_read_gets_it_once(cluster, db, sql):
+    with Server(cluster, db, ENDPOINTS) as server, WebSocket(server.port, hello=True) as first, WebSocket(server.port, hello=True) as second:
+        with caching.held(cluster, db):
+            first.subscribe("/api/slow")
+            wait_until(lambda: caching.waiting(cluster, db) == 1)
+            second.subscribe("/api/slow")
+            second.subscribe("/api/slow")
+            assert report(server)["paths"] == 1 and report(server)["reading"] == 1
+        for ws in (first, second):
+            assert ws.data("/api/slow")["body"]["n"] == 0
+            assert ws.silent()
+
+
+def changes(server):
+    return caching.report(server)["stream"]["changes"]
+
+
+@pytest.mark.threads
+def test_who_comes_behind_a_change_is_not_told_what_was_before(cluster, db, sql):
+    """The statement that runs was begun before the change: its answer is for those who asked before."""
+    with Server(cluster, db, ENDPOINTS) as server, WebSocket(server.port, hello=True) as first, WebSocket(server.port, hello=True) as second:
+        with caching.held(cluster, db):
+            first.subscribe("/api/slow")
+            wait_until(lambda: caching.waiting(cluster, db) == 1)
+            before = changes(server)
+            sql("INSERT INTO other VALUES ('a', 1)")
+            wait_until(lambda: changes(server) > before)
+            second.subscribe("/api/slow")
+        assert second.data("/api/slow")["body"]["n"] == 1
+        wait_until(lambda: first.data("/api/slow")["body"]["n"] == 1, 10)
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("leaves", ["unsubscribe", "close", "stop"])
+def test_nobody_waits_any_more(cluster, db, sql, leaves):
+    with Server(cluster, db, ENDPOINTS, {"http": {"shutdown_timeout": "2s"}}, allow_errors=True) as server, caching.held(cluster, db) as gate:
+        ws = WebSocket(server.port, hello=True)
+        ws.subscribe("/api/slow")
+        wait_until(lambda: caching.waiting(cluster, db) == 1)
+        if leaves == "unsubscribe":
+            assert ws.call("unsubscribe", path="/api/slow")["ev"] == "ok"
+            ws.subscribe("/api/slow")
+            gate.open()
+            ws.data("/api/slow")
+            assert ws.silent()
+        elif leaves == "close":
+            ws.close()
+            wait_until(lambda: report(server)["paths"] == 0)
+            gate.open()
+            wait_until(lambda: report(server)["reading"] == 0)
+        else:
+            server.stop()       # the statement is cancelled, and its answer is for nobody
+            ws.event("bye")
+        ws.close()
