@@ -35,6 +35,7 @@ from websocket import CLOSE, FIN, PING, PONG, TEXT, Ended, Refused, WebSocket
 
 BACKOFF, BACKOFF_MAX = 0.5, 4       # seconds: as long as the first pause may be, and the longest
 LATE = 0.1                          # of what `bye` says: so much later at most
+ACK_MAX = 256                       # numbers in one acknowledgement
 OVER = {1000, 1001, 1013, 4001}     # closes that are no fault of the client's
 TYPE = "SWARM"                      # of the publisher's notifications
 
@@ -113,9 +114,9 @@ class Member:
         return not self.swarm.ending.is_set()
 
     def _acknowledge(self, ws):
-        if self.unacknowledged:
-            ids, self.unacknowledged = self.unacknowledged, []
-            ws.op("ack", ids=ids)
+        while self.unacknowledged:
+            ids, self.unacknowledged = self.unacknowledged[:ACK_MAX], self.unacknowledged[ACK_MAX:]
+            self._ask(ws, "ack", ids=ids)
 
     def _attend(self, ws, now):
         self.awaited, self.unacknowledged = {}, []
@@ -152,12 +153,18 @@ class Member:
             self._ask(ws, "resume", session=former, seq=self.seq)
 
     def _take_ok(self, ws, now, event):
-        asked = self.awaited.pop(event["id"])
+        asked, _ = self.awaited.pop(event["id"])
         if asked == "resume":
             now.resumed = event["resumed"]
             self._join(ws, now, [room for room in self.swarm.rooms if room not in event["rooms"]])
-        elif not self.awaited:
+        elif asked == "join" and all(name != "join" for name, _ in self.awaited.values()):
             now.open = time.monotonic()
+
+    def _take_error(self, ws, now, event):
+        """Only what could not be written down is said again."""
+        asked, members = self.awaited.pop(event.get("id"), (None, None))
+        assert asked == "ack" and event["code"] == 4503, event
+        self.unacknowledged += members["ids"]
 
     def _take_event(self, ws, now, event):
         if "nid" in event:
@@ -178,7 +185,7 @@ class Member:
 
     def _ask(self, ws, name, **members):
         number = self.events["asked"] = self.events["asked"] + 1
-        self.awaited[number] = name
+        self.awaited[number] = name, members
         ws.op(name, id=number, **members)
 
     def _join(self, ws, now, rooms):
