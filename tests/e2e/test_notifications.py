@@ -309,26 +309,25 @@ def test_the_sidebar_is_told_what_it_used_to_poll_for(api, sql, people, socket):
     waiting = sql("SELECT id FROM payments WHERE status = 'PENDING' ORDER BY id LIMIT 1")[0][0]
     ws = socket(people[0], ("admin",))
     count, mine = "/api/admin/payments/pending-count", f"/api/admin/notifications?userId={people[0]}"
+    shown = {}
 
-    def body(path):
-        while True:
+    def until(true):
+        """What comes last counts: one change may be read before another."""
+        while not true():
             event = ws.any_event()
-            if event["ev"] == "data" and event["path"] == path:
-                return event["body"]
-
-    def until(path, wanted):
-        """One change may be read before another: what comes last counts."""
-        while (found := body(path)) != wanted:
-            pass
-        return found
+            if event["ev"] == "data":
+                shown[event["path"]] = event["body"]
     for path in (count, mine):
         ws.op("subscribe", path=path)
-    open_before = body(count)["count"]
-    assert body(mine)["notifications"] == []
+    until(lambda: len(shown) == 2)
+    before = shown[count]["count"]
+    assert shown[mine]["notifications"] == []
 
     api.done("POST", "/notifications", {**NOTE, "recipientIds": people[:2]}, 202)
-    assert until(mine, page(api, f"userId={people[0]}"))["pagination"]["total"] == 1
+    expected = page(api, f"userId={people[0]}")
+    assert expected["pagination"]["total"] == 1
+    until(lambda: shown[mine] == expected)
     api.done("POST", f"/payments/approve/{waiting}")
-    until(count, {"count": open_before - 1})
+    until(lambda: shown[count] == {"count": before - 1})
     sql("INSERT INTO payments (amount, \"institutionId\", \"enrollmentId\") VALUES (1, 'x', 'x')")
-    until(count, {"count": open_before})
+    until(lambda: shown[count] == {"count": before})
