@@ -1,10 +1,12 @@
 // What the client's tests stand on: a clock that is moved by hand, a server's end of the protocol (docs/WEBSOCKET.md),
 // pages that can be killed, locks as navigator.locks has them. Channels and ports are Node's own.
+import test from 'node:test';
 import assert from 'node:assert/strict';
 import { MessageChannel } from 'node:worker_threads';
 import { makeConnect } from '../../src/web/client/provost.js';
 import { serveWorker } from '../../src/web/client/provost-hub.js';
 
+const TEST_MS = 120_000;
 const PATIENCE_MS = 30_000; // real time, for what other tasks of the loop bring
 
 /** All that is due without time passing. */
@@ -44,6 +46,7 @@ export class Clock {
     }
 
     async advance(ms) {
+        assert.ok(Number.isFinite(ms) && ms >= 0, `${ms} ms`);
         const end = this.time + ms;
         await settle();
         for (;;) {
@@ -327,10 +330,13 @@ export class Server {
 
 /* ---- pages ---- */
 
+const browsers = [];
+
 /** A browser: its pages share locks, channels and workers. */
 export class Browser {
     locks = new Locks();
     workers = new Map();
+    everyWorker = [];
     pages = [];
     lastId = 0;
     hasWorkers = true;
@@ -339,6 +345,7 @@ export class Browser {
     constructor({ server = new Server(), clock = new Clock() } = {}) {
         this.server = server;
         this.clock = clock;
+        browsers.push(this);
         this.scope = `${process.pid}.${Math.random()}`; // channels are the process's
     }
 
@@ -362,9 +369,10 @@ export class Browser {
             },
             locks: this.hasLocks ? this.locks.of(its) : null,
             channel: name => {
-                const c = new BroadcastChannel(`${this.scope} ${name}`);
-                c.unref();
+                const c = new BroadcastChannel(`${this.scope} ${name}`), post = c.postMessage.bind(c);
+                c.postMessage = guarded(post);
                 its.closers.push(() => c.close());
+                its.opened.push([name, c]);
                 return c;
             },
             worker: this.hasWorkers ? name => this.worker(name, its) : null,
@@ -380,7 +388,7 @@ export class Browser {
     }
 
     owner() {
-        return { reports: [], sockets: [], closers: [], listeners: new Set(), visible: true, dead: false };
+        return { reports: [], sockets: [], closers: [], opened: [], listeners: new Set(), visible: true, dead: false };
     }
 
     worker(name, page) {
@@ -396,13 +404,12 @@ export class Browser {
             const owner = this.owner();
             w = { owner, take: serveWorker(this.env(owner)) };
             this.workers.set(name, w);
+            this.everyWorker.push(w);
         }
         const { port1, port2 } = new MessageChannel();
         w.owner.closers.push(() => port2.close());
         page.closers.push(() => port1.close());
         w.take(port2);
-        port2.unref();
-        setImmediate(() => port1.unref());
         return { port: port1, onerror: null };
     }
 
@@ -415,6 +422,7 @@ export class Browser {
                 for (const f of its.listeners) f(visible !== false);
             },
             kill: () => this.kill(its),
+            channels: to => its.opened.filter(([name]) => name.includes(to)).map(([, c]) => c),
         });
         this.pages.push(page);
         return page;
@@ -435,11 +443,29 @@ export class Browser {
         this.workers.clear();
     }
 
+    /** Nothing of it keeps the process alive. */
     end() {
         for (const page of this.pages) if (!page.dead) this.kill(page);
         this.killWorkers();
-        for (const page of this.pages) assert.deepEqual(page.expected ?? [], page.reports.map(String));
     }
+
+    check() {
+        for (const page of this.pages) assert.deepEqual(page.reports.map(String), page.expected ?? [], 'what was reported');
+        for (const w of this.everyWorker) assert.deepEqual(w.owner.reports, []);
+    }
+}
+
+/** A test with browsers; whatever becomes of it, they end. What their pages report must be what is `expected`. */
+export function scenario(name, f) {
+    if (process.env.PROVOST_TEST_LIST) return void console.log(name); /* test_client.py asks what there is */
+    test(name, { timeout: TEST_MS }, async () => {
+        try {
+            await f();
+            for (const b of browsers) b.check();
+        } finally {
+            for (const b of browsers.splice(0)) b.end();
+        }
+    });
 }
 
 /** An unsigned JWT: the client looks at its claims for timing only. */

@@ -5,6 +5,7 @@
  * lock for as long as it lives, upon which the hub waits, and the hub one upon which the pages wait.
  *
  * @typedef {import('./provost-core.js').Env} Env
+ * @typedef {import('./provost-core.js').Entry} Entry
  * @typedef {import('./provost-core.js').Mark} Mark
  * @typedef {import('./provost-core.js').Message} Message
  * @typedef {import('./provost-core.js').Nid} Nid
@@ -22,6 +23,9 @@ const PENDING_MAX = 1_000, PENDING_BYTES = 8 << 20; // durable events that nobod
 const LINGER_MS = 1_000; // that rooms and paths are kept for who comes back
 const GRACE_MS = 2_000; // that the socket is
 const GATHER_MS = 1_000; // that a new hub waits for the pages that are there
+
+/** @param {string} path @param {Entry} entry */
+const dataOf = (path, { body, etag, stale }) => ({ t: 'data', path, body, etag, stale });
 
 /** A page of the same thread gets it as it is, not what it will be. @param {Mark | null | undefined} mark */
 const copy = mark => mark ? { ...mark } : null;
@@ -60,7 +64,7 @@ export class Hub {
         this.done = new Recent(NIDS_MAX);
         /** @type {Map<number, {tab: string, resolve: (t: any) => void, reject: (e: any) => void}>} */
         this.asks = new Map();
-        this.lastAsk = 0;
+        this.lastAsk = this.arrivals = 0;
     }
 
     /* ---- pages ---- */
@@ -73,7 +77,7 @@ export class Hub {
             this.core ??= new Core(m.url, this, this.env);
             const tab = {
                 id: m.tab, post, local, rooms: new Set(m.rooms), paths: new Set(), visible: m.visible,
-                at: this.env.now(), patience: m.patience, mark: m.mark,
+                at: ++this.arrivals, patience: m.patience, mark: m.mark,
             };
             this.tabs.set(m.tab, tab);
             for (const nid of m.done) this.done.add(nid);
@@ -165,15 +169,17 @@ export class Hub {
     /** What a page says. @param {Message} m */
     receive(m) {
         const tab = this.tabs.get(m.tab), core = this.core;
-        if (!tab || !core) return;
-        if (m.t === 'listen') this.listen(tab, m.room);
+        if (!core || this.isOver) return;
+        /* A page's last words hold when its lock has been faster. */
+        if (m.t === 'signout') this.close({ code: 1000, reason: 'signed out' });
+        else if (m.t === 'did') this.taken(m.tab, m.nid);
+        else if (!tab) return;
+        else if (m.t === 'listen') this.listen(tab, m.room);
         else if (m.t === 'leave') tab.rooms.delete(m.room) && this.roomLeft(m.room);
         else if (m.t === 'subscribe') this.subscribe(tab, m.path, m.etag);
         else if (m.t === 'unsubscribe') tab.paths.delete(m.path) && this.pathLeft(m.path);
-        else if (m.t === 'did') this.taken(tab, m.nid);
         else if (m.t === 'token') this.tokenCame(tab, m);
         else if (m.t === 'info') tab.post({ t: 'info', ask: m.ask, info: this.info(tab) });
-        else if (m.t === 'signout') this.close({ code: 1000, reason: 'signed out' });
         else if (m.t === 'bye') this.detach(m.tab);
         else if (m.t === 'page') {
             tab.visible = m.visible;
@@ -204,8 +210,8 @@ export class Hub {
     subscribe(tab, path, etag) {
         tab.paths.add(path);
         const entry = this.core?.subscribe(path);
-        if (entry?.has && (entry.etag === undefined || entry.etag !== etag))
-            tab.post({ t: 'data', path, body: entry.body, etag: entry.etag });
+        if (entry?.has && (entry.etag === undefined || entry.etag !== etag)) tab.post(dataOf(path, entry));
+        if (entry?.problem && entry.live) tab.post(this.problemOf(entry.problem));
     }
 
     /** @param {string} room */
@@ -232,15 +238,20 @@ export class Hub {
         this.tell({ t: 'mark', mark: copy(this.core?.session) });
     }
 
-    /** @param {string} path @param {any} entry */
+    /** @param {string} path @param {Entry} entry */
     data(path, entry) {
-        for (const tab of this.tabs.values())
-            if (tab.paths.has(path)) tab.post({ t: 'data', path, body: entry.body, etag: entry.etag });
+        for (const tab of this.tabs.values()) if (tab.paths.has(path)) tab.post(dataOf(path, entry));
     }
 
     /** @param {Problem} problem */
     problem(problem) {
-        this.tell({ t: 'problem', problem });
+        this.tell(this.problemOf(problem));
+    }
+
+    /** @param {Problem} problem */
+    problemOf(problem) {
+        const gone = problem.path !== undefined && !this.core?.paths.get(problem.path)?.has;
+        return { t: 'problem', problem, gone };
     }
 
     /** @param {Resync} what */
@@ -264,7 +275,7 @@ export class Hub {
         for (const tab of this.tabs.values()) if (tab.rooms.has(m.room)) tab.post({ t: 'event', m });
     }
 
-    /** A page has dealt with a durable event. @param {Tab} by @param {Nid} nid */
+    /** A page has dealt with a durable event. @param {string} by @param {Nid} nid */
     taken(by, nid) {
         const p = this.pending.get(nid);
         if (this.done.has(nid)) return;
@@ -272,7 +283,7 @@ export class Hub {
         this.pendingBytes -= p ? p.bytes : 0;
         this.done.add(nid);
         this.core?.ack(nid);
-        for (const tab of this.tabs.values()) if (tab !== by) tab.post({ t: 'done', nid });
+        for (const tab of this.tabs.values()) if (tab.id !== by) tab.post({ t: 'done', nid });
         if (this.overflow && !this.pending.size && this.core?.state === 'open') {
             this.overflow = false;
             this.core.flush();
@@ -359,10 +370,8 @@ export function serveWorker(env) {
             const its = hub;
             if (its.tabs.has(m.tab)) return;
             its.attach(m, answer => port.postMessage(answer));
-            whenGone(env.locks, m.key, m.tab, new AbortController().signal, () => {
-                its.detach(m.tab);
-                port.close();
-            });
+            /* The port is not closed: there may be a last word in it. */
+            whenGone(env.locks, m.key, m.tab, new AbortController().signal, () => its.detach(m.tab));
         };
         port.onmessage = (/** @type {any} */ e) => {
             line = line.then(() => take(e.data)).catch(env.report);

@@ -15,6 +15,7 @@ import { claimsOf, NIDS_MAX, Recent, textOf, Timers } from './provost-core.js';
 import { channelTo, hold, Hub, livingTabs, lockOfHub, lockOfTab, whenGone } from './provost-hub.js';
 
 const WORKER_MS = 10_000; // that a worker may take to answer
+const FRESH_MS = 5_000; // that the token which connect() has asked for is used itself
 const WORKER_DEATHS = 3; // after which there is none any more
 const FAREWELL_MS = 3_000; // that a leader waits for the others to close as well
 const WORKING_MAX = 1_000; // durable events whose callbacks run, or have failed
@@ -43,7 +44,7 @@ export class Link {
         this.handles = new Set();
         /** @type {Map<string, Set<any>>} */
         this.rooms = new Map();
-        /** @type {Map<string, {subs: Set<any>, has: boolean, body?: any, etag?: string}>} */
+        /** @type {Map<string, {subs: Set<any>, has: boolean, body?: any, etag?: string, stale?: boolean, problem?: Problem}>} */
         this.paths = new Map();
         /** @type {Recent<Nid>} */
         this.done = new Recent(NIDS_MAX);
@@ -234,7 +235,7 @@ export class Link {
         this.post({
             t: 'attach', key: o.key, url: o.url, patience: o.patience, visible: env.page.visible(), mark: this.mark,
             done: [...this.done.set], rooms: [...this.rooms.keys()],
-            paths: [...this.paths].map(([path, entry]) => [path, entry.etag]),
+            paths: [...this.paths].map(([path, entry]) => [path, entry.stale || entry.problem ? undefined : entry.etag]),
         });
         for (const ask of this.asks.keys()) this.post({ t: 'info', ask });
     }
@@ -249,7 +250,7 @@ export class Link {
         else if (m.t === 'mark') this.setMark(m.mark);
         else if (m.t === 'event') this.event(m.m);
         else if (m.t === 'data') this.data(m);
-        else if (m.t === 'problem') this.problem(m.problem);
+        else if (m.t === 'problem') this.problem(m);
         else if (m.t === 'resync') this.resync(m);
         else if (m.t === 'done') this.doneElsewhere(m.nid);
         else if (m.t === 'ask') this.answer(m);
@@ -346,21 +347,30 @@ export class Link {
     /** @param {Message} m */
     data(m) {
         const entry = this.paths.get(m.path);
-        if (!entry || (entry.has && entry.etag !== undefined && entry.etag === m.etag)) return;
-        Object.assign(entry, { has: true, body: m.body, etag: m.etag });
+        if (!entry) return;
+        if (entry.has && !entry.problem && entry.etag !== undefined && entry.etag === m.etag && entry.stale === m.stale) return;
+        Object.assign(entry, { has: true, body: m.body, etag: m.etag, stale: m.stale, problem: undefined });
         for (const sub of [...entry.subs]) this.show(m.path, entry, sub);
     }
 
     /** @param {string} path @param {any} entry @param {any} sub */
     show(path, entry, sub) {
         sub.told = true;
-        this.call(sub.cb, entry.body, { path, etag: entry.etag });
+        this.call(sub.cb, entry.body, { path, etag: entry.etag, ...(entry.stale && { stale: true }) });
     }
 
-    /** @param {Problem} p */
-    problem(p) {
-        const set = p.path !== undefined ? this.paths.get(p.path)?.subs : this.rooms.get(p.room ?? '');
-        for (const l of [...(set ?? [])]) if (l.onError) this.call(l.onError, p);
+    /** @param {Message} m */
+    problem({ problem: p, ...m }) {
+        const entry = p.path !== undefined ? this.paths.get(p.path) : undefined;
+        if (entry) {
+            entry.problem = p;
+            if (m.gone) Object.assign(entry, { has: false, body: undefined, etag: undefined });
+        }
+        const set = p.path !== undefined ? entry?.subs : this.rooms.get(p.room ?? '');
+        for (const l of [...(set ?? [])]) {
+            l.warned = true;
+            if (l.onError) this.call(l.onError, p);
+        }
     }
 
     /** @param {Message} m */
@@ -396,10 +406,10 @@ export class Link {
         /** @type {unknown} */
         let why = null;
         for (const h of given) {
-            const first = reason === 'connect' ? h.first : undefined;
+            const fresh = reason === 'connect' && this.env.now() - h.since <= FRESH_MS && h.first;
             h.first = undefined;
             try {
-                const token = first ?? (typeof h.source === 'function' ? await h.source(reason) : h.source);
+                const token = fresh || (typeof h.source === 'function' ? await h.source(reason) : h.source);
                 if (token) return token;
                 why = new Error('nobody is signed in');
             } catch (e) {
@@ -432,8 +442,12 @@ export class Link {
         if (!entry) this.paths.set(path, (entry = { subs: new Set(), has: false }));
         entry.subs.add(sub);
         const its = entry;
-        if (!its.has) this.post({ t: 'subscribe', path });
-        else queueMicrotask(() => sub.told || !its.subs.has(sub) || this.show(path, its, sub));
+        if (its.subs.size === 1 || (its.problem && !its.problem.live)) this.post({ t: 'subscribe', path });
+        const problem = its.problem;
+        queueMicrotask(() => {
+            if (its.has && !sub.told && its.subs.has(sub)) this.show(path, its, sub);
+            if (problem?.live && its.problem === problem && !sub.warned && sub.onError) this.call(sub.onError, problem);
+        });
         return () => {
             if (!its.subs.delete(sub) || its.subs.size || this.paths.get(path) !== its) return;
             this.paths.delete(path);
@@ -491,6 +505,9 @@ export class Link {
         this.timers.clear();
         this.isReady?.();
         /* Behind the last message to the hub. */
-        queueMicrotask(() => this.end.abort());
+        queueMicrotask(() => {
+            this.send = null;
+            this.end.abort();
+        });
     }
 }

@@ -35,6 +35,7 @@ class Handle {
         this.#link = link;
         this.source = source;
         this.first = first;
+        this.since = link.env.now();
         /** @type {Set<any>} */
         this.onStates = new Set();
         /** @type {Set<any>} */
@@ -232,6 +233,7 @@ function browser() {
 
 const env = browser();
 
+/** @type {typeof import('./provost.js').connect} */
 export const connect = makeConnect(env);
 
 const scope = /** @type {any} */ (globalThis);
