@@ -95,7 +95,8 @@ int outbox_name_session(struct courier *c)
 
 	return query(c,
 	             "/* provost */ SELECT pg_catalog.set_config('application_name',"
-	             " pg_catalog.current_setting('application_name') || ' courier', false)",
+	             " regexp_replace(current_setting('application_name'), '( courier)?$', ' "
+	             "courier'), false)",
 	             NULL, 0, &result);
 }
 
