@@ -297,7 +297,7 @@ scenario('a new leader of a session that is forgotten: all are told to look anew
 });
 
 scenario('what one page has taken is not shown by another after the leader is gone', async () => {
-    const { server, clock, pages, handles } = await opened('leader', 3);
+    const { browser, server, clock, pages, handles } = await opened('leader', 3);
     const taken = spy(), other = spy();
     const stop = handles[1].on('user:u', 'note', taken);
     await flushed(handles);
