@@ -127,6 +127,7 @@ need_to_test() {
     need_python cryptography python3-cryptography
     need_command node nodejs
     need_command npm npm
+    need_command chromium chromium
     need_command wrk wrk
     need_command curl curl
 }

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "provost/config.h"
+#include "provost/courier.h"
 #include "provost/hub.h"
 #include "provost/log.h"
 
@@ -62,6 +63,14 @@ static void tell_raised(void *arg)
 		hub_raised(c->hub);
 }
 
+static void tell_event(void *arg, const struct change *change)
+{
+	struct changes *c = arg;
+
+	if (c->courier)
+		courier_event(c->courier, change);
+}
+
 static void tell_gap(void *arg)
 {
 	struct changes *c = arg;
@@ -87,7 +96,9 @@ void changes_init(struct changes *c, const struct config *config, struct generat
 {
 	const struct listener_sink sink = {.change = tell_change,
 	                                   .raised = tell_raised,
+	                                   .event = tell_event,
 	                                   .gap = tell_gap,
+	                                   .began = tell_gap,
 	                                   .identities = note_identities,
 	                                   .triggers = note_triggers,
 	                                   .arg = c};
@@ -104,9 +115,10 @@ void changes_done(struct changes *c)
 	close(c->wake);
 }
 
-void changes_tell(struct changes *c, struct hub *h)
+void changes_tell(struct changes *c, struct hub *h, struct courier *courier)
 {
 	c->hub = h;
+	c->courier = courier;
 }
 
 void changes_warn(const struct config *config)

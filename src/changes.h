@@ -12,6 +12,7 @@
 #include "provost/listener.h"
 
 struct config;
+struct courier;
 struct hub;
 
 /* What there may be news of. */
@@ -22,9 +23,10 @@ enum news {
 
 struct changes {
 	struct listener *listener;
-	struct hub *hub;  /* which tells those who watch a table, once it is there */
-	int wake;         /* eventfd: readable while there is news */
-	atomic_uint news; /* bits of enum news */
+	struct hub *hub;         /* which tells those who watch a table, once it is there */
+	struct courier *courier; /* which has what is published, likewise */
+	int wake;                /* eventfd: readable while there is news */
+	atomic_uint news;        /* bits of enum news */
 };
 
 /* Borrows what it is made of. */
@@ -32,8 +34,8 @@ void changes_init(struct changes *c, const struct config *config, struct generat
                   struct snapshot *catalog);
 void changes_done(struct changes *c);
 
-/* Tells the hub as well, from before the listener starts. */
-void changes_tell(struct changes *c, struct hub *h);
+/* Tells these as well, from before the listener starts. */
+void changes_tell(struct changes *c, struct hub *h, struct courier *courier);
 
 /* Says in the log what stands in the way of hearing changes. */
 void changes_warn(const struct config *config);

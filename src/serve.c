@@ -19,6 +19,7 @@
 #include "provost/auth.h"
 #include "provost/catalog.h"
 #include "provost/config.h"
+#include "provost/courier.h"
 #include "provost/engine.h"
 #include "provost/http.h"
 #include "provost/hub.h"
@@ -55,6 +56,7 @@ struct server {
 	struct live *live;
 	struct http *http;
 	struct hub *hub;
+	struct courier *courier;
 	bool test_echo;
 	struct clients clients;
 	sigset_t signals;
@@ -215,6 +217,14 @@ static struct hub_options hub_options(const struct server *s, const struct confi
 	return o;
 }
 
+/* Borrows from the configuration. A connection of its own, as direct as the listener's. */
+static struct courier_options courier_options(const struct config *c)
+{
+	struct courier_options o = c->courier;
+	o.url = c->listener.url ? c->listener.url : c->pool.url;
+	return o;
+}
+
 /* Borrows from the configuration. */
 static struct http_options http_options(const struct config *c)
 {
@@ -253,6 +263,8 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	descriptors_refit(config, &s->clients);
 	const struct hub_options hub = hub_options(s, config);
 	hub_configure(s->hub, &hub);
+	const struct courier_options courier = courier_options(config);
+	courier_configure(s->courier, &courier);
 	changes_configure(&s->changes, config);
 	changes_warn(config);
 	http_configure(s->http, &http);
@@ -325,6 +337,8 @@ static int start_threads(struct server *s, struct errors *errs)
 		r = engine_start(s->engine);
 	if (r == 0)
 		r = hub_start(s->hub);
+	if (r == 0)
+		r = courier_start(s->courier);
 	if (r == 0)
 		r = -pthread_create(&s->janitor, NULL, janitor, s);
 	s->janitor_started = r == 0; /* a failure may leave something in s->janitor */
@@ -431,6 +445,7 @@ static void stop(struct server *s)
 	(void)wait_for_requests(s, clock_ms() + LAST_BYTES_MS, LAST_QUIET_MS);
 	/* After the workers: writes wait for it. */
 	listener_stop(s->changes.listener);
+	courier_stop(s->courier);
 	pool_stop(s->pool);
 	http_stop(s->http);
 }
@@ -440,6 +455,7 @@ static void stop(struct server *s)
 static void server_free(struct server *s)
 {
 	http_free(&s->http);
+	courier_free(&s->courier);
 	hub_free(&s->hub);
 	callers_done(&s->callers);
 	covering_done(&s->covering);
@@ -576,7 +592,9 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	http.max_connections = s.clients.connections;
 	const struct hub_options hub = hub_options(&s, config);
 	s.hub = hub_new(&hub, s.callers.auth, s.live);
-	changes_tell(&s.changes, s.hub);
+	const struct courier_options courier = courier_options(config);
+	s.courier = courier_new(&courier, s.hub);
+	changes_tell(&s.changes, s.hub, s.courier);
 	s.http = http_new(&http, &(struct http_parts){.catalog = s.catalog,
 	                                              .cache = s.cache,
 	                                              .generations = s.generations,
@@ -586,6 +604,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	                                              .auth = s.callers.auth,
 	                                              .identities = s.callers.identities,
 	                                              .hub = s.hub,
+	                                              .courier = s.courier,
 	                                              .test_echo = s.test_echo});
 	if (fits == 0 && take_pidfile(&s) == 0)
 		status = run_and_stop(&s, catalog);

@@ -331,5 +331,5 @@ COMMIT;
 VACUUM (ANALYZE) institution, category, course, tag, coursetag, course_weekly_prices, course_pricing_rules, "user", students,
     student_course_enrollments, student_course_completions, payments, booking, notification_logs, commission_tiers,
     institution_subscriptions, audit_logs, course_enrollment_counts, course_completion_counts, tag_course_counts, table_counts,
-    payment_totals, revenue_sums, institution_counts, course_search;
+    payment_totals, notification_counts, revenue_sums, institution_counts, course_search;
 \echo demo data is ready

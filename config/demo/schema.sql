@@ -345,7 +345,7 @@ CREATE INDEX payments_by_enrollment         ON payments ("enrollmentId");
 CREATE INDEX booking_by_user    ON booking ("userId");
 CREATE INDEX booking_by_student ON booking ("studentId");
 CREATE INDEX notification_logs_by_created   ON notification_logs ("createdAt", id);
-CREATE INDEX notification_logs_by_recipient ON notification_logs ("recipientId", "createdAt", id);
+CREATE INDEX notification_logs_by_recipient ON notification_logs ("recipientId", "createdAt", id) INCLUDE (status);
 CREATE INDEX notification_logs_by_status    ON notification_logs (status, "createdAt", id);
 CREATE INDEX institution_subscriptions_by_tier ON institution_subscriptions ("commissionTierId");
 CREATE INDEX audit_logs_by_time     ON audit_logs ("timestamp", id);
@@ -406,6 +406,14 @@ CREATE TABLE payment_totals (
     "institutionAmount" numeric NOT NULL
 );
 CREATE INDEX payment_totals_key ON payment_totals (status);
+
+-- Number of all notifications, by status. Apart from table_counts, so that a notification makes no other answer old.
+CREATE TABLE notification_counts (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    status text NOT NULL,
+    n      bigint NOT NULL
+);
+CREATE INDEX notification_counts_key ON notification_counts (status);
 
 -- Revenue: COMPLETED payments by the UTC day of coalesce(paidAt, createdAt), for each institution and
 -- span: 'day', 'month' and 'year', first being the span's first day, so that a long range is a few
@@ -529,6 +537,7 @@ BEGIN
                 '''student_course_enrollments''; r.status', '', '', 'name = ''student_course_enrollments'''),
             ('student_course_completions', 'table_counts', 'name, status',
                 '''student_course_completions''; r.status', '', '', 'name = ''student_course_completions'''),
+            ('notification_logs', 'notification_counts', 'status', 'r.status', '', '', ''),
             ('payments', 'payment_totals', 'status', 'r.status', 'amount, "commissionAmount", "institutionAmount"', '', ''),
             ('payments', 'revenue_sums', 'span, first, "institutionId"', format(
                 'unnest(ARRAY[''total'', ''day'', ''month'', ''year'']); '
@@ -675,10 +684,10 @@ REVOKE EXECUTE ON FUNCTION insert_with_slug(anyelement, text, jsonb), replace_co
 -- Every maintained table, computed afresh. Keeps writers of the counted tables out while it runs.
 CREATE FUNCTION refill_totals() RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
-    LOCK TABLE "user", course, coursetag, student_course_enrollments, student_course_completions, payments
+    LOCK TABLE "user", course, coursetag, student_course_enrollments, student_course_completions, payments, notification_logs
         IN SHARE ROW EXCLUSIVE MODE;
     TRUNCATE course_enrollment_counts, course_completion_counts, tag_course_counts, table_counts, payment_totals,
-        revenue_sums, institution_counts, course_search;
+        notification_counts, revenue_sums, institution_counts, course_search;
     INSERT INTO course_enrollment_counts ("courseId", status, "paymentStatus", n)
         SELECT "courseId", status, "paymentStatus", count(*) FROM student_course_enrollments GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
     INSERT INTO course_completion_counts ("courseId", n)
@@ -689,6 +698,7 @@ BEGIN
         UNION ALL SELECT 'course', status, count(*) FROM course GROUP BY 2
         UNION ALL SELECT 'student_course_enrollments', status, count(*) FROM student_course_enrollments GROUP BY 2
         UNION ALL SELECT 'student_course_completions', status, count(*) FROM student_course_completions GROUP BY 2;
+    INSERT INTO notification_counts (status, n) SELECT status, count(*) FROM notification_logs GROUP BY 1;
     INSERT INTO payment_totals (status, n, amount, "commissionAmount", "institutionAmount")
         SELECT status, count(*), sum(amount::numeric), sum("commissionAmount"::numeric), sum("institutionAmount"::numeric)
         FROM payments GROUP BY 1;

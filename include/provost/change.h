@@ -14,6 +14,9 @@
  *   sync TOKEN          32 hexadecimal digits
  *   beat TOKEN NUMBER   of the listener whose TOKEN it is
  *   epoch               everything
+ *   event DIGEST {"id":1,"room":"news","name":"saved","data":{}}
+ *       of provost.publish. DIGEST: 64 hexadecimal digits, the HMAC-SHA256 of the text behind it.
+ * Only whoever has the key can tell whether it is one: nothing of it is looked at here.
  */
 #ifndef PROVOST_CHANGE_H
 #define PROVOST_CHANGE_H
@@ -25,9 +28,10 @@
 enum {
 	CHANGE_PAYLOAD_MAX = 7999, /* bytes; PostgreSQL's limit */
 	CHANGE_TOKEN_LEN = 32,
+	CHANGE_DIGEST_LEN = 64,
 };
 
-enum change_kind { CHANGE_TABLE, CHANGE_SYNC, CHANGE_BEAT, CHANGE_EPOCH };
+enum change_kind { CHANGE_TABLE, CHANGE_SYNC, CHANGE_BEAT, CHANGE_EPOCH, CHANGE_EVENT };
 
 struct change_column {
 	char *name;
@@ -39,6 +43,8 @@ struct change {
 	enum change_kind kind;
 	char token[CHANGE_TOKEN_LEN + 1]; /* CHANGE_SYNC, CHANGE_BEAT */
 	uint64_t number;                  /* CHANGE_BEAT */
+	/* CHANGE_EVENT; in the payload. */
+	const char *digest, *event;
 	/* CHANGE_TABLE. */
 	char *table;
 	const char *op;  /* static */
@@ -48,8 +54,9 @@ struct change {
 	size_t columns;
 };
 
-/* 0, and `ret` is to be given to change_done; -EINVAL for anything else than the above, -ENOMEM,
- * and `ret` is untouched. Members that are not named above are passed over. */
+/* 0, and `ret`, which may borrow from the payload, is to be given to change_done; -EINVAL for
+ * anything else than the above, -ENOMEM, and `ret` is untouched. Members that are not named above
+ * are passed over. */
 int change_parse(const char *payload, struct change *ret) _must_check_;
 void change_done(struct change *c);
 #define _cleanup_change_ _cleanup_(change_done)

@@ -15,6 +15,7 @@
 
 #include "provost/auth.h"
 #include "provost/cache.h"
+#include "provost/courier.h"
 #include "provost/engine.h"
 #include "provost/errors.h"
 #include "provost/freshness.h"
@@ -54,6 +55,7 @@ struct config {
 	struct compression compression;
 	struct auth_options auth;
 	struct hub_options hub;
+	struct courier_options courier; /* url: NULL, it is the listener's */
 	struct log_options log;
 	struct endpoint_override *override; /* by name, sorted */
 	size_t overrides;

@@ -22,6 +22,7 @@ struct catalog;
 struct engine;
 struct generations;
 struct http;
+struct courier;
 struct hub;
 struct identities;
 struct pool;
@@ -61,6 +62,7 @@ struct http_parts {
 	struct auth *auth;
 	struct identities *identities; /* NULL: mode = none */
 	struct hub *hub;               /* of WebSockets: /ws */
+	struct courier *courier;       /* for its report */
 	bool test_echo;                /* /echo as well, for conformance tests */
 };
 

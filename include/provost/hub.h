@@ -126,6 +126,49 @@ struct hub_event {
 };
 /* As hub_publish_change. */
 void hub_publish_event(struct hub *h, const struct hub_event *e);
+/* Whether there is anybody who could be told: else publishing is in vain. Any thread. */
+bool hub_has_audience(struct hub *h);
+
+/* ---- what is kept -------------------------------------------------------------------- */
+
+/* An acknowledgement: of a user, by one of its clients. */
+struct hub_ack {
+	const char *subject;
+	uint64_t client;
+	const char *op_id; /* as JSON; NULL: it wants no ok */
+	const int64_t *id;
+	size_t ids;
+};
+
+/* Whoever keeps what was published for users until it is acknowledged. Called on the hub's thread;
+ * copies, and must not block. -EAGAIN: too much is asked of it already; -ENOMEM. */
+struct hub_keeper {
+	/* What is kept for the user with an id above `after`, in the order of ids: hub_kept
+	 * answers, with this number. */
+	int (*load)(void *arg, const char *subject, int64_t after, uint64_t number);
+	/* hub_acked answers. */
+	int (*ack)(void *arg, const struct hub_ack *a);
+	void *arg;
+};
+/* Before hub_start. Without one nothing is kept: what is for a user goes to who is there. */
+void hub_set_keeper(struct hub *h, const struct hub_keeper *k);
+
+struct hub_row {
+	int64_t id;
+	const char *name, *data; /* JSON */
+	size_t data_len;
+};
+struct hub_kept {
+	const char *subject;
+	uint64_t number;
+	const struct hub_row *row;
+	size_t rows;
+	bool more; /* there is more behind these */
+};
+/* Copies. -EAGAIN: the mailbox is full, try again soon; -ESHUTDOWN; -ENOMEM. Any thread. */
+int hub_kept(struct hub *h, const struct hub_kept *k) _must_check_;
+/* `done`: it is committed. Any thread. */
+void hub_acked(struct hub *h, const struct hub_ack *a, bool done);
 
 /* Generations were raised, and for now no more is known to be: what is watched is looked at. Cheap,
  * and never lost. Any thread. */
@@ -147,6 +190,8 @@ struct hub_stats {
 	uint64_t sends;            /* system calls */
 	uint64_t ticks, batch_max; /* turns that sent something; messages to one client in one */
 	uint64_t dropped, resyncs, stalls, resumed, lost_mail;
+	uint64_t published; /* of the events: by provost.publish, for rooms */
+	uint64_t durable;   /* for users, told to clients: each and each time */
 	/* Paths that are watched. */
 	uint64_t paths, subscriptions, body_bytes; /* now */
 	uint64_t reading, waiting;                 /* reads in flight; paths in line for one */

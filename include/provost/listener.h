@@ -44,8 +44,12 @@ struct listener_sink {
 	/* All of what has come at once (a transaction's changes do, unless they are many) has been
 	 * taken, and something was raised. */
 	void (*raised)(void *arg);
+	/* Something that claims to be published. */
+	void (*event)(void *arg, const struct change *c);
 	/* Changes may have been missed: once per gap, after the epoch was raised. */
 	void (*gap)(void *arg);
+	/* The stream is there for the first time: what was committed before was not told. */
+	void (*began)(void *arg);
 	/* API keys or revocations have changed, or may have, before the stream was there. */
 	void (*identities)(void *arg);
 	/* Triggers may have changed: `epoch` was sent, or may have been, before the stream was

@@ -50,6 +50,7 @@ enum ws_code {
 	WS_CODE_FORBIDDEN = 4403,
 	WS_CODE_AUTH_TIMEOUT = 4408,
 	WS_CODE_LIMIT = 4429,
+	WS_CODE_UNAVAILABLE = 4503, /* of an error */
 };
 
 /* ---- UTF-8, across any split --------------------------------------------------------- */

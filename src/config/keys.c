@@ -256,6 +256,10 @@ const struct key config_keys[] = {
 	 .fallback = "250ms", .offset = CONFIG(hub.refresh_interval_ms),
 	 .doc = "How often a path that is watched (a live endpoint) is read anew at most, however often what it "
 	        "shows changes. The first change after a pause shows at once."},
+	{"websocket", "outbox_age", KEY_DURATION, .min = SECOND, .max = YEAR,
+	 .fallback = "7d", .offset = CONFIG(courier.outbox_age_ms),
+	 .doc = "How long what SQL publishes for a user (provost.publish) is kept when no client of the user "
+	        "acknowledges it."},
 	{"websocket", "max_message", KEY_SIZE, .min = 4 * KIB, .max = 16 * MIB,
 	 .fallback = "64KiB", .offset = CONFIG(hub.max_message),
 	 .doc = "The largest message that a client may send; one that sends more is closed with 1009."},

@@ -55,6 +55,17 @@ static int parse_beat(const char *s, struct change *c)
 	return s && *s == ' ' ? parse_number(s + 1, &c->number) : -EINVAL;
 }
 
+static int parse_event(const char *s, struct change *c)
+{
+	c->kind = CHANGE_EVENT;
+	c->digest = s;
+	c->event = s + CHANGE_DIGEST_LEN + 1;
+	return strspn(s, "0123456789abcdef") == CHANGE_DIGEST_LEN && s[CHANGE_DIGEST_LEN] == ' ' &&
+	               *c->event == '{'
+	           ? 0
+	           : -EINVAL;
+}
+
 /* ---- JSON ---------------------------------------------------------------------------- */
 
 static void json_putp(struct json_object **o)
@@ -194,6 +205,8 @@ static int parse(const char *payload, struct change *c)
 		return parse_sync(rest, c);
 	if ((rest = after(payload, "beat ")))
 		return parse_beat(rest, c);
+	if ((rest = after(payload, "event ")))
+		return parse_event(rest, c);
 	if (!strcmp(payload, "epoch")) {
 		c->kind = CHANGE_EPOCH;
 		return 0;

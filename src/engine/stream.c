@@ -270,6 +270,10 @@ static void take(struct notify_sink *sink, const char *channel, const char *payl
 		l->stream.stats.epochs++;
 		tell(l->sink.triggers, l->sink.arg);
 		break;
+	case CHANGE_EVENT:
+		if (l->sink.event)
+			l->sink.event(l->sink.arg, &c);
+		break;
 	}
 }
 
@@ -314,8 +318,7 @@ static void follow(struct listener *l, uint64_t interval_us)
 	t->phase = PHASE_FOLLOWING;
 	t->gap = false;
 	send_beat(l, interval_us);
-	if (gap)
-		tell(l->sink.gap, l->sink.arg);
+	tell(gap ? l->sink.gap : l->sink.began, l->sink.arg);
 	tell(l->sink.identities, l->sink.arg);
 	tell(l->sink.triggers, l->sink.arg);
 }

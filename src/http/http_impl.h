@@ -116,6 +116,7 @@ enum served {
 	SERVED_COUNT,
 };
 
+struct courier;
 struct hub;
 /* What becomes of a request's body. */
 enum body_fate {
@@ -200,6 +201,7 @@ struct http {
 	struct identities *identities; /* NULL: mode = none */
 	struct pool *pool;
 	struct hub *hub;
+	struct courier *courier;
 	bool test_echo;
 	struct listener *listener;
 	struct endpoint *batch;   /* what /api/batch takes */

@@ -250,6 +250,7 @@ struct http *http_new(const struct http_options *o, const struct http_parts *par
 	h->identities = parts->identities;
 	h->pool = parts->pool;
 	h->hub = parts->hub;
+	h->courier = parts->courier;
 	h->test_echo = parts->test_echo;
 	h->listener = parts->listener;
 	h->catalog = parts->catalog;

@@ -1,5 +1,6 @@
 #include "http_impl.h"
 #include "provost/buf.h"
+#include "provost/courier.h"
 #include "provost/hub.h"
 
 static void put(struct buf *b, const char *name, uint64_t n)
@@ -52,7 +53,29 @@ static void put_live(struct buf *b, const struct hub_stats *s)
 	buf_adds(b, "}}");
 }
 
-static void render(struct buf *b, const struct hub_stats *s)
+/* What SQL publishes. */
+static void put_published(struct buf *b, const struct hub_stats *s, const struct courier_stats *c)
+{
+	buf_adds(b, ",\"published\":{");
+	put(b, "events", c->events);
+	put(b, "references", c->references);
+	put(b, "forged", c->forged);
+	put(b, "lost", c->lost);
+	put(b, "waiting", c->waiting);
+	put(b, "told", s->published);
+	buf_addf(b, ",\"connected\":%s", c->connected ? "true" : "false");
+	buf_adds(b, "},\"outbox\":{");
+	put(b, "told", s->durable);
+	put(b, "loads", c->loads);
+	put(b, "loaded", c->rows);
+	put(b, "acknowledged", c->acknowledged);
+	put(b, "failed", c->failed_acks);
+	put(b, "purged", c->purged);
+	put(b, "kept", c->kept);
+	buf_addc(b, '}');
+}
+
+static void render(struct buf *b, const struct hub_stats *s, const struct courier_stats *c)
 {
 	buf_addc(b, '{');
 	put(b, "connectedClients", s->clients);
@@ -77,6 +100,7 @@ static void render(struct buf *b, const struct hub_stats *s)
 	put(b, "stalls", s->stalls);
 	put(b, "lostMail", s->lost_mail);
 	put_live(b, s);
+	put_published(b, s, c);
 	put_closes(b, s);
 	buf_addc(b, '}');
 }
@@ -85,10 +109,12 @@ enum MHD_Result sockets_report(struct request *q)
 {
 	_cleanup_buf_ struct buf b = {0};
 	struct hub_stats s;
+	struct courier_stats c = {0};
 	size_t len;
 	hub_stats(http_of(q)->hub, &s);
+	courier_stats(http_of(q)->courier, &c);
 	if (buf_reserve(&b, 2048))
-		render(&b, &s);
+		render(&b, &s, &c);
 	char *text = buf_take(&b, &len);
 	if (!text)
 		return respond_problem(q, 503, "The server is out of memory. Try again.");

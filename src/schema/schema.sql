@@ -164,6 +164,7 @@ CREATE TABLE IF NOT EXISTS provost.outbox (
     room       text NOT NULL,
     name       text NOT NULL,
     data       jsonb NOT NULL,
+    bytes      integer NOT NULL, -- of `data` as text
     durable    boolean NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -272,9 +273,11 @@ BEGIN
     IF payload IS NULL OR greatest(octet_length(payload), octet_length(convert_to(payload, 'UTF8'))) > payload_max THEN
         payload := message || '"ref":true}';
         payload := format('event %s %s', provost.hmac_sha256(key.ipad, key.opad, convert_to(payload, 'UTF8')), payload);
-        INSERT INTO provost.outbox (id, room, name, data, durable) VALUES (id, room, name, data, durable);
+        INSERT INTO provost.outbox (id, room, name, data, bytes, durable)
+        VALUES (id, room, name, data, octet_length(body), durable);
     ELSIF durable THEN
-        INSERT INTO provost.outbox (id, room, name, data, durable) VALUES (id, room, name, data, durable);
+        INSERT INTO provost.outbox (id, room, name, data, bytes, durable)
+        VALUES (id, room, name, data, octet_length(body), durable);
     END IF;
     PERFORM pg_notify('provost', payload);
     RETURN id;

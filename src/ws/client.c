@@ -227,6 +227,7 @@ static void fall_behind(struct hub *h, struct client *c)
 {
 	COUNT(h, dropped, outbox_drop(&c->out, KINDS_EVENTS));
 	ops_resync(h, c);
+	durable_owe(h, c);
 }
 
 void client_event(struct hub *h, struct client *c, struct message *m)
@@ -238,8 +239,9 @@ void client_event(struct hub *h, struct client *c, struct message *m)
 		COUNT(h, dropped, 1);
 		return;
 	}
-	if (c->out.bytes + m->size > (size_t)h->options.backlog ||
-	    c->out.count - c->out.data >= BACKLOG_MESSAGES) {
+	/* What is larger than that goes when nothing else waits. */
+	if (c->out.bytes > 0 && (c->out.bytes + m->size > (size_t)h->options.backlog ||
+	                         c->out.count - c->out.data >= BACKLOG_MESSAGES)) {
 		COUNT(h, dropped, 1);
 		fall_behind(h, c);
 		return;
@@ -393,6 +395,8 @@ static void sent(struct hub *h, struct client *c, size_t n)
 	c->progress_ms = h->now_ms;
 	h->sent = true;
 	h->batch = MAX(h->batch, before - c->out.count);
+	if (c->durable == DURABLE_OWED)
+		durable_room(h, c);
 	COUNT(h, messages_out, before - c->out.count);
 	COUNT(h, bytes_out, n);
 }

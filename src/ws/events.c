@@ -40,6 +40,21 @@ static void add_keys(struct buf *b, const struct hub_change *c)
 	buf_adds(b, c->keys ? "]" : "[]");
 }
 
+static void tell(struct hub *h, const struct room *r, struct message *m, bool at_once)
+{
+	m->room = r->id;
+	COUNT(h, events, 1);
+	fan_out(h, r, m, at_once);
+	history_add(h, m);
+	message_unref(m);
+}
+
+void events_tell(struct hub *h, const struct room *r, struct message *m)
+{
+	COUNT(h, published, 1);
+	tell(h, r, m, h->alone);
+}
+
 /* Out of memory, those in the room are told to look at everything. */
 static void publish(struct hub *h, const struct room *r, const struct hub_change *c, bool at_once)
 {
@@ -63,11 +78,7 @@ static void publish(struct hub *h, const struct room *r, const struct hub_change
 		return;
 	}
 	m->seq = seq;
-	m->room = r->id;
-	COUNT(h, events, 1);
-	fan_out(h, r, m, at_once);
-	history_add(h, m);
-	message_unref(m);
+	tell(h, r, m, at_once);
 }
 
 /* ---- changes ------------------------------------------------------------------------- */
@@ -131,8 +142,10 @@ void events_resync(struct hub *h)
 {
 	struct client *c;
 	history_forget(h);
-	TAILQ_FOREACH (c, &h->clients, link)
+	TAILQ_FOREACH (c, &h->clients, link) {
 		if (c->state == CLIENT_OPEN && c->session &&
 		    (c->session->members > 0 || c->watched > 0))
 			ops_resync(h, c);
+		durable_owe(h, c);
+	}
 }

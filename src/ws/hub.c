@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "durable.h"
 #include "hub_impl.h"
 #include "provost/auth.h"
 #include "provost/log.h"
@@ -55,7 +56,7 @@ static void set_limits_locked(struct hub *h, const struct hub_options *o)
 
 /* ---- the mailbox --------------------------------------------------------------------- */
 
-static void mail_free(struct mail *m)
+void hub_mail_free(struct mail *m)
 {
 	if (m->kind == MAIL_CONFIGURE)
 		hub_options_done(&m->options);
@@ -68,19 +69,19 @@ void hub_wake(struct hub *h)
 	(void)!write(h->wake_fd, &one, sizeof one); /* full: it is awake */
 }
 
-/* Takes the mail over. -ESHUTDOWN, -ENOBUFS: it is not taken. Sockets and settings are bounded
- * elsewhere. */
-static int post(struct hub *h, struct mail *m)
+/* Sockets, settings and acknowledgements are bounded elsewhere, and whoever loads tries again. */
+int hub_post(struct hub *h, struct mail *m)
 {
 	int r = 0;
 	bool first = false;
-	bool bounded = m->kind == MAIL_CHANGE || m->kind == MAIL_RESYNC;
+	bool told = m->kind == MAIL_CHANGE || m->kind == MAIL_RESYNC || m->kind == MAIL_EVENT;
+	bool bounded = told || m->kind == MAIL_KEPT;
 	pthread_mutex_lock(&h->lock);
 	if (!h->running) {
 		r = -ESHUTDOWN;
 	} else if (bounded && (h->mail_count >= MAIL_MAX || h->mail_bytes + m->size > MAIL_BYTES)) {
-		h->mail_lost = true;
-		h->lost_mail++;
+		h->mail_lost |= told;
+		h->lost_mail += told;
 		r = -ENOBUFS;
 	} else {
 		first = STAILQ_EMPTY(&h->mail);
@@ -94,7 +95,7 @@ static int post(struct hub *h, struct mail *m)
 	return r;
 }
 
-static struct mail *mail_new(enum mail_kind kind, size_t extra)
+struct mail *hub_mail_new(enum mail_kind kind, size_t extra)
 {
 	struct mail *m = calloc(1, sizeof *m + extra);
 	if (m) {
@@ -149,14 +150,14 @@ static void refuse_socket(struct hub *h, const struct hub_socket *s)
 int hub_adopt(struct hub *h, const struct hub_socket *s)
 {
 	int flags = fcntl(s->fd, F_GETFL);
-	struct mail *m = mail_new(MAIL_ADOPT, s->extra_len);
+	struct mail *m = hub_mail_new(MAIL_ADOPT, s->extra_len);
 	int r = m && flags >= 0 && fcntl(s->fd, F_SETFL, flags | O_NONBLOCK) == 0 ? 0 : -ENOMEM;
 	if (r == 0) {
 		m->socket = *s;
 		m->socket.extra = m + 1;
 		if (s->extra_len)
 			memcpy(m + 1, s->extra, s->extra_len);
-		r = post(h, m);
+		r = hub_post(h, m);
 	}
 	if (r < 0) {
 		refuse_socket(h, s);
@@ -186,7 +187,7 @@ static struct mail *change_mail(const struct hub_change *c)
 	size_t n = c->keys * sizeof(char *) + strlen(c->table) + strlen(c->op) + 2;
 	for (size_t i = 0; i < c->keys; i++)
 		n += strlen(c->key[i]) + 1;
-	struct mail *m = mail_new(MAIL_CHANGE, n);
+	struct mail *m = hub_mail_new(MAIL_CHANGE, n);
 	if (!m)
 		return NULL;
 	const char **key = (const char **)(m + 1);
@@ -199,7 +200,7 @@ static struct mail *change_mail(const struct hub_change *c)
 	return m;
 }
 
-static void say_lost(struct hub *h)
+void hub_say_lost(struct hub *h)
 {
 	pthread_mutex_lock(&h->lock);
 	h->mail_lost = true;
@@ -215,18 +216,18 @@ void hub_publish_change(struct hub *h, const struct hub_change *c)
 		return;
 	struct mail *m = change_mail(c);
 	if (!m)
-		say_lost(h);
-	else if (post(h, m) < 0)
-		mail_free(m);
+		hub_say_lost(h);
+	else if (hub_post(h, m) < 0)
+		hub_mail_free(m);
 }
 
 void hub_resync(struct hub *h)
 {
-	struct mail *m = mail_new(MAIL_RESYNC, 0);
+	struct mail *m = hub_mail_new(MAIL_RESYNC, 0);
 	if (!m)
-		say_lost(h);
-	else if (post(h, m) < 0)
-		mail_free(m);
+		hub_say_lost(h);
+	else if (hub_post(h, m) < 0)
+		hub_mail_free(m);
 }
 
 /* ---- mail: settings ------------------------------------------------------------------ */
@@ -240,7 +241,7 @@ void hub_configure(struct hub *h, const struct hub_options *o)
 	set_limits_locked(h, o);
 	bool running = h->running;
 	pthread_mutex_unlock(&h->lock);
-	if (running && post(h, m) == 0)
+	if (running && hub_post(h, m) == 0)
 		return;
 	/* Nobody else looks at them. */
 	hub_options_done(&h->options);
@@ -289,8 +290,17 @@ static void read_mail(struct hub *h, struct mail *m)
 	case MAIL_CONFIGURE:
 		apply_options(h, &m->options);
 		break;
+	case MAIL_EVENT:
+		durable_event(h, m);
+		return;
+	case MAIL_KEPT:
+		durable_kept(h, &m->kept);
+		break;
+	case MAIL_ACKED:
+		durable_acked(h, &m->acked, m->done);
+		break;
 	}
-	mail_free(m);
+	hub_mail_free(m);
 }
 
 static void fetch_mail(struct hub *h)
@@ -419,6 +429,7 @@ static void look_after(struct hub *h)
 	if (h->now_ms < h->check_ms)
 		return;
 	h->check_ms = h->now_ms + CHECK_MS;
+	durable_look_after(h);
 	check_clock(h);
 	check_identities(h);
 	sessions_expire(h);
@@ -507,8 +518,8 @@ static void read_last_mail(struct hub *h)
 	pthread_mutex_unlock(&h->lock);
 	while ((m = STAILQ_FIRST(&h->unread))) {
 		STAILQ_REMOVE_HEAD(&h->unread, link);
-		if (m->kind == MAIL_CHANGE)
-			mail_free(m);
+		if (m->kind == MAIL_CHANGE || m->kind == MAIL_EVENT || m->kind == MAIL_KEPT)
+			hub_mail_free(m);
 		else
 			read_mail(h, m);
 	}
@@ -557,6 +568,7 @@ struct hub *hub_new(const struct hub_options *o, struct auth *auth, struct live 
 	TAILQ_INIT(&h->dead);
 	TAILQ_INIT(&h->flush);
 	TAILQ_INIT(&h->left);
+	TAILQ_INIT(&h->telling);
 	names_init(&h->rooms);
 	names_init(&h->users);
 	names_init(&h->addresses);
@@ -666,7 +678,7 @@ void hub_stats(struct hub *h, struct hub_stats *ret)
 	    READ(subscriptions), READ(body_bytes),   READ(reading),     READ(waiting),
 	    READ(first_reads),   READ(refreshes),    READ(unchanged),   READ(failed_reads),
 	    READ(bodies),        READ(postponed),    READ(sweeps),      READ(sweep_us),
-	    READ(sweep_us_max),
+	    READ(sweep_us_max),  READ(published),    READ(durable),
 	};
 #undef READ
 	for (size_t i = 0; i < HUB_CODES; i++) {

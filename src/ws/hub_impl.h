@@ -10,7 +10,9 @@
  * room.c     rooms and who is in them
  * session.c  what of a client outlives its socket, and the history for it
  * people.c   users and addresses, and their limits
- * events.c   changes, what was published, resync
+ * events.c   changes, resync
+ * publish.c  what others say of what was published
+ * durable.c  what was published, and who has been told: durable.h
  * topics.c   paths that are watched, and by whom: topics.h
  * names.c, wheel.c  by name; by time
  */
@@ -156,6 +158,8 @@ struct history_entry {
 /* ---- people -------------------------------------------------------------------------- */
 
 TAILQ_HEAD(client_list, client);
+TAILQ_HEAD(user_list, user);
+STAILQ_HEAD(mail_list, mail);
 TAILQ_HEAD(session_list, session);
 TAILQ_HEAD(watch_list, watch);
 
@@ -165,6 +169,18 @@ struct user {
 	struct client_list clients; /* those that count, the oldest first */
 	struct session_list left;   /* the oldest first */
 	uint32_t connected, counted, waiting;
+	/* durable.c's. */
+	struct client_list everyone; /* all that are connected */
+	uint64_t load;               /* that is under way; 0: none is */
+	bool again;                  /* it will not do */
+	struct mail_list held;       /* that came meanwhile */
+	size_t held_count, held_bytes;
+	int64_t *missed; /* ids of what came and was not held */
+	size_t misses;
+	struct told *told; /* what was told by pages lately */
+	size_t tolds;
+	uint64_t told_ms;
+	TAILQ_ENTRY(user) telling; /* on hub->telling while there is any */
 	char subject[];
 };
 
@@ -184,6 +200,9 @@ enum client_state {
 	CLIENT_DEAD,     /* its descriptor is closed; freed at the end of the turn */
 };
 
+/* How much of what is kept for its user it has been told: durable.c. */
+enum durable { DURABLE_NONE, DURABLE_OWED, DURABLE_LOADING, DURABLE_MORE, DURABLE_CURRENT };
+
 struct client {
 	/* What telling it something needs stands together: two cache lines. */
 	unsigned magic;
@@ -199,6 +218,7 @@ struct client {
 	bool failed;       /* out of memory: to be closed when it is its turn */
 	bool broken;       /* the socket is: to be dropped when it is its turn */
 	bool wants;        /* `wanted` is not empty */
+	uint8_t durable;   /* enum durable */
 	struct outbox out;
 	TAILQ_ENTRY(client) flush;
 	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
@@ -220,7 +240,9 @@ struct client {
 	struct session *session; /* once it is known */
 	struct user *user;
 	struct address *address;
-	TAILQ_ENTRY(client) link, of_user;
+	TAILQ_ENTRY(client) link, of_user, of_subject;
+	uint64_t load;             /* the last that it was told of, or is to be */
+	int64_t cursor;            /* it was told what is kept up to this id */
 	struct watch_list watches; /* paths that it watches, */
 	struct watch_list wanted;  /* and those of them that it is to be sent when there is room */
 	uint32_t watched, watched_bytes;
@@ -230,17 +252,31 @@ struct client {
 
 /* ---- mail ---------------------------------------------------------------------------- */
 
-enum mail_kind { MAIL_ADOPT, MAIL_CHANGE, MAIL_RESYNC, MAIL_CONFIGURE };
+enum mail_kind {
+	MAIL_ADOPT,
+	MAIL_CHANGE,
+	MAIL_RESYNC,
+	MAIL_CONFIGURE,
+	MAIL_EVENT,
+	MAIL_KEPT,
+	MAIL_ACKED,
+};
 
 struct mail {
 	STAILQ_ENTRY(mail) link;
 	enum mail_kind kind;
 	size_t size;
-	struct hub_socket socket;   /* MAIL_ADOPT; extra lies behind */
-	struct hub_change change;   /* MAIL_CHANGE; everything lies behind */
-	struct hub_options options; /* MAIL_CONFIGURE */
+	bool done; /* MAIL_ACKED */
+	/* What these point to lies behind. */
+	union {
+		struct hub_socket socket;   /* MAIL_ADOPT */
+		struct hub_change change;   /* MAIL_CHANGE */
+		struct hub_event event;     /* MAIL_EVENT */
+		struct hub_kept kept;       /* MAIL_KEPT */
+		struct hub_ack acked;       /* MAIL_ACKED; without ids */
+		struct hub_options options; /* MAIL_CONFIGURE */
+	};
 };
-STAILQ_HEAD(mail_list, mail);
 
 /* ---- the hub ------------------------------------------------------------------------- */
 
@@ -250,7 +286,7 @@ struct figures {
 	    events, messages_out, bytes_out, messages_in, bytes_in, sends, ticks, batch_max,
 	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, reading, waiting,
 	    first_reads, refreshes, unchanged, failed_reads, bodies, postponed, sweeps, sweep_us,
-	    sweep_us_max;
+	    sweep_us_max, published, durable;
 	_Atomic uint64_t closed[HUB_CODES];
 };
 
@@ -288,6 +324,12 @@ struct hub {
 	struct session_list left; /* all users', the oldest first */
 	struct wheel wheel;
 	struct topics *topics;
+	struct hub_keeper keeper;
+	uint64_t load_number;
+	struct user_list telling;
+	size_t held_bytes;
+	bool asks_wait;   /* the keeper took no more: some are owed what nobody was asked for */
+	uint64_t more_ms; /* when those who were told a page are told the next; 0: there are none */
 	struct history_entry *history; /* a ring of HISTORY_MESSAGES */
 	size_t history_head, history_count, history_bytes;
 	uint64_t history_floor; /* what is at or below it cannot be told any more */
@@ -313,6 +355,13 @@ static inline bool client_is_open(const struct client *c)
 
 /* ---- hub.c --------------------------------------------------------------------------- */
 
+/* Mail with so many bytes behind it; NULL when out of memory. */
+struct mail *hub_mail_new(enum mail_kind kind, size_t extra);
+void hub_mail_free(struct mail *m);
+/* Takes the mail over. -ESHUTDOWN, -ENOBUFS: it is not taken. Any thread. */
+int hub_post(struct hub *h, struct mail *m) _must_check_;
+/* There was no memory for mail. Any thread. */
+void hub_say_lost(struct hub *h);
 /* Under h->lock, while it runs: once it has stopped the descriptor may be somebody else's. */
 void hub_wake(struct hub *h);
 
@@ -409,7 +458,16 @@ void address_exit(struct hub *h, struct client *c);
 /* ---- events.c ------------------------------------------------------------------------ */
 
 void events_change(struct hub *h, const struct hub_change *c);
+/* To those in the room, now and later. Takes the reference over. */
+void events_tell(struct hub *h, const struct room *r, struct message *m);
 void events_resync(struct hub *h);
+
+/* ---- durable.c ----------------------------------------------------------------------- */
+
+/* It is to be told all that is kept for its user: anew, where it has been told some. */
+void durable_owe(struct hub *h, struct client *c);
+/* There may be room for what it is owed. */
+void durable_room(struct hub *h, struct client *c);
 
 /* ---- topics.c, watch.c, subscribe.c -------------------------------------------------- */
 

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "../endpoint/value.h"
+#include "durable.h"
 #include "ops.h"
 #include "provost/auth.h"
 
@@ -53,6 +54,7 @@ void ops_hello(struct hub *h, struct client *c)
 	buf_addf(b, ",\"session\":\"%s\",\"seq\":%llu,\"heartbeat\":%lld", c->session->id,
 	         (unsigned long long)h->seq, (long long)h->options.ping_interval_ms);
 	client_reply(h, c, ops_message(h, MESSAGE_REPLY));
+	durable_owe(h, c);
 }
 
 void ops_resync(struct hub *h, struct client *c)
@@ -271,13 +273,10 @@ static const struct {
 	const char *name;
 	void (*run)(const struct op *o);
 } OPS[] = {
-    {"join", op_join},
-    {"leave", op_leave},
-    {"ping", op_ping},
-    {"resume", op_resume},
-    {"auth", op_auth},
-    {"subscribe", op_subscribe},
-    {"unsubscribe", op_unsubscribe},
+    {"join", op_join},           {"leave", op_leave},
+    {"ping", op_ping},           {"resume", op_resume},
+    {"auth", op_auth},           {"ack", op_ack},
+    {"subscribe", op_subscribe}, {"unsubscribe", op_unsubscribe},
 };
 
 /* An `id` is an integer or a short text. */

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "hub_impl.h"
+#include "durable.h"
 
 /* ---- users --------------------------------------------------------------------------- */
 
@@ -20,6 +20,8 @@ struct user *user_get(struct hub *h, const char *subject)
 	memcpy(u->subject, subject, n);
 	TAILQ_INIT(&u->clients);
 	TAILQ_INIT(&u->left);
+	TAILQ_INIT(&u->everyone);
+	STAILQ_INIT(&u->held);
 	names_add(&h->users, &u->node, u->subject, n);
 	return u;
 }
@@ -29,6 +31,7 @@ void user_put(struct hub *h, struct user *u)
 	if (u->connected > 0 || u->waiting > 0)
 		return;
 	names_remove(&h->users, &u->node);
+	durable_user_done(h, u);
 	free(u);
 }
 
@@ -51,6 +54,7 @@ int user_enter(struct hub *h, struct client *c)
 		return -EDQUOT;
 	}
 	c->user = u;
+	TAILQ_INSERT_TAIL(&u->everyone, c, of_subject);
 	if (u->connected++ == 0)
 		COUNT(h, users, 1);
 	c->counted = counted;
@@ -70,6 +74,8 @@ void user_exit(struct hub *h, struct client *c)
 	if (!u)
 		return;
 	c->user = NULL;
+	c->durable = DURABLE_NONE;
+	TAILQ_REMOVE(&u->everyone, c, of_subject);
 	if (c->counted) {
 		TAILQ_REMOVE(&u->clients, c, of_user);
 		u->counted--;

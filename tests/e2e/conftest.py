@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+import browser
 from harness import Cluster, Server, patience
 
 DEMO_SCALE = 0.01
@@ -61,6 +62,24 @@ def fresh_database(cluster, demo_template, request):
 def empty_database(cluster, empty_template, request):
     """The name of this test's own database without tables; provost_app gets all rights on new ones."""
     yield from copy_of(cluster, empty_template, request)
+
+
+@pytest.fixture(scope="session")
+def chromium_process():
+    process = browser.Chromium(browser.install())
+    yield process
+    process.end()
+
+
+@pytest.fixture
+def chromium(chromium_process):
+    """The browser, which has nothing open. At the end nothing may have been said that the test does not expect."""
+    yield chromium_process
+    try:
+        chromium_process.check()
+    finally:
+        chromium_process.clean()
+        chromium_process.said, chromium_process.expected = [], []
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """What tests of live endpoints have in common: tables, endpoints that show them, and what the server says of those who watch.
 
+hear(server)            waits until it has heard of all that was committed so far
 report(server)          the figures of paths that are watched
 runs(cluster, db, text) how often a statement with that text has run
 quiet(server)           waits until nothing is read any more
@@ -31,6 +32,7 @@ ENDPOINTS = {
     "big.sql": "-- @route GET /api/big/:id\n-- @path id integer\n-- @depends big(id=:id)\nSELECT json_build_object('fill', fill) FROM big WHERE id = :id",
     "clock.sql": "-- @route GET /api/clock\n-- @cache ttl=300ms\nSELECT json_build_object('now', clock_timestamp())",
     "still.sql": "-- @route GET /api/still\n-- @cache off\nSELECT json_build_object('one', 1)",
+    "touch.sql": "-- @route POST /api/touch\n-- @returns none\nUPDATE item SET n = n WHERE false",
     "slow.sql": f"-- @route GET /api/slow\nSELECT json_build_object('n', (SELECT count(*) FROM other), 'gate', {caching.GATE})",
 }
 
@@ -39,6 +41,12 @@ def report(server):
     answer = server.get("/api/admin/websocket")
     assert answer.status == 200, answer
     return answer.json()["live"]
+
+
+def hear(server):
+    """Until the server has heard of all that was committed before: when a write is acknowledged, it has."""
+    answer = server.request("POST", "/api/touch", {"Content-Type": "application/json"}, b"{}")
+    assert answer.status == 204, answer
 
 
 def etag(server, path):

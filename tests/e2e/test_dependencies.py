@@ -21,6 +21,7 @@ institutions/courses: category, course(institutionId=:id), course_completion_cou
     course_pricing_rules, course_weekly_prices, coursetag, institution(id=:id)
 institutions/get: course(institutionId=:id), institution(id=:id), user(institutionId=:id)
 institutions/list: course, institution, user
+notifications/list: notification_logs(recipientId=:userId)
 payments/list: course, institution, payments, student_course_enrollments, students
 payments/pending-count: payment_totals
 revenue: institution, revenue_sums

@@ -7,7 +7,7 @@ import pytest
 import caching
 import callers as c
 from harness import SCRATCH, Server, wait_until
-from living import ENDPOINTS, TABLES, etag, quiet, report
+from living import ENDPOINTS, TABLES, etag, hear, quiet, report
 from websocket import WebSocket
 
 
@@ -20,23 +20,24 @@ def db(cluster, empty_template):
     cluster.drop("live")
 
 
+@pytest.fixture(scope="module")
+def server(cluster, db):
+    with Server(cluster, db, ENDPOINTS) as server:
+        yield server
+
+
 @pytest.fixture
-def sql(cluster, db):
-    """Runs statements as somebody else, in transactions of their own."""
+def sql(cluster, db, server):
+    """Runs statements as somebody else, in transactions of their own; the module's server has heard of them on return."""
     connection = cluster.connect(db)
 
     def run(text, *args):
         with connection.cursor() as cursor:
             cursor.execute(text, args)
+        hear(server)
     run("TRUNCATE item, other, big")
     yield run
     connection.close()
-
-
-@pytest.fixture(scope="module")
-def server(cluster, db):
-    with Server(cluster, db, ENDPOINTS) as server:
-        yield server
 
 
 # ---- the body, and what becomes of it ------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_each_installation_has_a_key_of_its_own_and_keeps_it(cluster, db, sessio
 # ---- who may -------------------------------------------------------------------------------------
 
 FORBIDDEN = ["SELECT provost.publish('news', 'n', '1')", "SELECT ipad FROM provost.event_key", "SELECT count(*) FROM provost.event_key",
-             "SELECT * FROM provost.outbox", "DELETE FROM provost.outbox", "INSERT INTO provost.outbox VALUES (1, 'user:a', 'n', '1', true)",
+             "SELECT * FROM provost.outbox", "DELETE FROM provost.outbox", "INSERT INTO provost.outbox VALUES (1, 'user:a', 'n', '1', 1, true)",
              "SELECT nextval('provost.event_id')", "SELECT provost.renew_event_key()", "UPDATE provost.event_key SET ipad = opad"]
 
 

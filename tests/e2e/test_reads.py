@@ -125,6 +125,10 @@ PAYMENT = {
     "student": optional({"id": text, "name": text, "email": text}),
     "course": optional(anything), "institution": optional(anything), "enrollment": optional(anything),
 }
+NOTIFICATION = {
+    "id": text, "recipientId": text, "type": text, "subject": optional(text), "title": text, "content": text, "status": text,
+    "errorMessage": optional(text), "sentAt": optional(moment), "readAt": optional(moment), "metadata": optional(anything), "createdAt": moment,
+}
 STATS = {
     "statistics": {name: number for name in (
         "totalUsers", "totalInstitutions", "totalCourses", "totalEnrollments", "totalCompletions", "totalRevenue",
@@ -176,6 +180,9 @@ READS = {
     "payments": ("payments/list", "/api/admin/payments", [PAYMENT]),
     "payments by filters": ("payments/list", "/api/admin/payments?status=completed&institutionId={institution}&limit=100", some(PAYMENT)),
     "pending payments": ("payments/pending-count", "/api/admin/payments/pending-count", {"count": integer}),
+    "notifications": ("notifications/list", "/api/admin/notifications?limit=100", {"notifications": [NOTIFICATION], "pagination": PAGINATION}),
+    "notifications by filters": ("notifications/list", "/api/admin/notifications?userId={user}&status=read&page=1",
+                                 {"notifications": some(NOTIFICATION), "pagination": PAGINATION}),
     "stats": ("stats", "/api/admin/stats", STATS),
     "revenue, metrics": ("revenue", f"/api/admin/revenue?{DAYS}",
                          {"totalRevenue": number, "commissionRevenue": number, "growthRate": number, "topRevenueSources": [anything]}),

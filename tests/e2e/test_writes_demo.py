@@ -89,7 +89,8 @@ def recorded(sql):
 def unchanged(sql):
     """A block that may change nothing: in no table is a row more, less or other."""
     tables = ("institution", "category", "course", "tag", "coursetag", "course_weekly_prices", '"user"', "student_course_enrollments",
-              "payments", "booking", "audit_logs", "table_counts", "tag_course_counts", "payment_totals", "course_search")
+              "payments", "booking", "notification_logs", "audit_logs", "table_counts", "tag_course_counts", "payment_totals", "course_search",
+              "provost.outbox")
 
     def state():
         return sql("SELECT " + ", ".join(f"(SELECT (count(*), sum(hashtextextended(t::text, 0))) FROM {t} t)::text" for t in tables))
@@ -557,6 +558,7 @@ def test_without_its_record_nothing_is_changed(api, sql, course, payment, some, 
                     ("POST", "/institutions", INSTITUTION), ("PATCH", f"/institutions/{some['institutions'][0]}", {"name": "x"}),
                     ("DELETE", f"/categories/{category['id']}", None), ("PUT", f"/categories/{category['id']}", {"name": "x"}),
                     ("DELETE", f"/tags/{some['tags'][0]}", None), ("POST", "/tags", {"name": "x"}),
+                    ("POST", "/notifications", {"role": "ADMIN", "type": "SYSTEM", "title": "x", "content": "x"}),
                     ("POST", f"/payments/approve/{waiting}", None), ("POST", f"/payments/disapprove/{waiting}", {"reason": "x"})]:
                 api.refused(method, path, body, 422)
     finally:
@@ -588,6 +590,8 @@ def test_what_was_stored_is_not_answered_after_a_write(api, course, some, paymen
         ("PUT", f"/tags/{tag['id']}", {"name": "Stored anew"}, 200, ["/tags", "/tags?include=hierarchy", detail]),
         ("POST", f"/payments/approve/{waiting}", None, 200, ["/payments", "/payments/pending-count", "/stats"]),
         ("POST", f"/payments/disapprove/{refused}", {"reason": "x"}, 200, ["/payments", "/payments/pending-count"]),
+        ("POST", "/notifications", {"recipientIds": [user], "type": "SYSTEM", "title": "x", "content": "x"}, 202,
+         ["/notifications", f"/notifications?userId={user}"]),
         ("DELETE", f"/tags/{tag['id']}", None, 204, ["/tags", detail, courses]),
         ("DELETE", f"/institutions/{institution['id']}", None, 200, ["/institutions", detail]),
         ("DELETE", detail, None, 200, [courses, "/stats"]),

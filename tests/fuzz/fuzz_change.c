@@ -38,6 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (c.kind == CHANGE_TABLE)
 		check_table(&c);
+	else if (c.kind == CHANGE_EVENT)
+		ALWAYS(c.digest == s + 6 && c.event == c.digest + CHANGE_DIGEST_LEN + 1);
 	else
 		ALWAYS(!c.table && (c.kind == CHANGE_EPOCH || strlen(c.token) == CHANGE_TOKEN_LEN));
 	change_done(&c);

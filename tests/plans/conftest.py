@@ -55,12 +55,16 @@ class Endpoint:
                        + ('(' + ', '.join(self.params[p][0] for p in self.used) + ')' if self.used else '')
                        + ' AS ' + self.sql)
 
+    def _literal(self, name, value):
+        if isinstance(value, list) and self.params[name][0].endswith('[]'):
+            return '{' + ','.join(json.dumps(element) for element in value) + '}'
+        return json.dumps(value) if isinstance(value, (dict, list)) else value
+
     def arguments(self, cursor, values):
         """Of `values` those that @body declares are the body's members, in the form that the server brings them to."""
         assert set(values) <= set(self.params) - {'body'}, f'{self.name} has no such parameter'
         values = dict(values, body=json.dumps({k: v for k, v in values.items() if k in self.body}))
-        values = {k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in values.items()}
-        given = [values.get(p, self.params[p][1]) for p in self.used]
+        given = [self._literal(p, values.get(p, self.params[p][1])) for p in self.used]
         return cursor.mogrify('(' + ', '.join(['%s'] * len(given)) + ')',
                               [None if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in given]).decode() if given else ''
 
@@ -146,6 +150,7 @@ def sample(url):
                    (SELECT max(n)::int FROM ranked WHERE n BETWEEN 5 AND 50),
                    (SELECT id FROM institution ORDER BY id LIMIT 1),
                    (SELECT "categoryId" FROM course GROUP BY 1 ORDER BY count(*), 1 LIMIT 1),
-                   (SELECT id FROM "user" WHERE role = 'STUDENT' ORDER BY id LIMIT 1)''')
-        keys = ('popular', 'popular_enrollments', 'ordinary', 'ordinary_enrollments', 'institution', 'category', 'user')
+                   (SELECT id FROM "user" WHERE role = 'STUDENT' ORDER BY id LIMIT 1),
+                   (SELECT "recipientId" FROM notification_logs GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1)''')
+        keys = ('popular', 'popular_enrollments', 'ordinary', 'ordinary_enrollments', 'institution', 'category', 'user', 'notified')
         return dict(zip(keys, cursor.fetchone()))

@@ -49,9 +49,11 @@ def test_no_endpoint_that_reads_names_the_password():
 def test_every_list_can_be_empty(cursor, call):
     cursor.execute('TRUNCATE institution, category, course, tag, coursetag, course_weekly_prices, course_pricing_rules, "user", '
                    'students, student_course_enrollments, student_course_completions, payments, booking, commission_tiers, '
-                   'institution_subscriptions CASCADE')
+                   'institution_subscriptions, notification_logs CASCADE')
     assert call('courses/list') == {'courses': [], 'pagination': {'total': 0, 'page': 1, 'limit': 10, 'totalPages': 0}}
     assert call('users/list') == {'users': []}
+    for values in ({}, {'userId': 'u'}, {'status': 'SENT'}):
+        assert call('notifications/list', **values) == {'notifications': [], 'pagination': {'total': 0, 'page': 1, 'limit': 50, 'totalPages': 0}}
     for name in ('institutions/list', 'categories/list', 'tags/list', 'payments/list', 'subscriptions/list'):
         assert call(name) == []
     assert call('tags/list', include='hierarchy') == []
@@ -322,6 +324,23 @@ def test_pages_of_payments_lose_none(cursor, call, sample, filters):
         assert [(p['id'], p['amount'], p['institutionAmount']) for p in items] == expected[(page - 1) * 100:page * 100]
         assert all(set(p) == {'id', 'amount', 'status', 'paymentMethod', 'referenceNumber', 'paidAt', 'createdAt', 'commissionAmount',
                               'institutionAmount', 'student', 'course', 'institution', 'enrollment'} for p in items)
+
+
+@pytest.mark.parametrize('filters', [{}, {'status': 'READ'}, {'userId': True}, {'userId': True, 'status': True}], ids=str)
+def test_pages_of_notifications_lose_none(cursor, call, one, sample, filters):
+    some = {'userId': sample['notified'], 'status': one('SELECT min(status) FROM notification_logs WHERE "recipientId" = %s', sample['notified'])}
+    values = {k: some[k] if v is True else v for k, v in filters.items()}
+    cursor.execute('''SELECT id, to_jsonb(n) FROM notification_logs n WHERE (%(status)s IS NULL OR status = %(status)s)
+                        AND (%(userId)s IS NULL OR "recipientId" = %(userId)s) ORDER BY "createdAt" DESC, id DESC''',
+                   {k: values.get(k) for k in ('status', 'userId')})
+    expected = cursor.fetchall()
+    assert len(expected) > 5
+    limit = max(1, len(expected) // 40)
+    for page in (1, 2, 41, 999):
+        answer = call('notifications/list', page=page, limit=limit, **values)
+        assert [(n['id'], n) for n in answer['notifications']] == expected[(page - 1) * limit:page * limit]
+        assert answer['pagination'] == {'total': len(expected), 'page': page, 'limit': limit,
+                                        'totalPages': (len(expected) + limit - 1) // limit}
 
 
 def test_an_orphaned_payment_is_listed(cursor, call):

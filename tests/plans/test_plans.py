@@ -73,6 +73,12 @@ CASES = [
     ('payments/list', {'institutionId': '{institution}'}, {}),
     ('payments/list', {'institutionId': '{institution}', 'status': 'FAILED'}, {}),
     ('payments/pending-count', {}, {}),
+    ('notifications/list', {}, {}),
+    ('notifications/list', {'page': 20}, {}),
+    ('notifications/list', {'status': 'FAILED'}, {}),
+    ('notifications/list', {'userId': '{notified}'}, {}),
+    ('notifications/list', {'userId': '{notified}', 'status': 'READ'}, {}),
+    ('notifications/list', {'userId': 'nobody'}, {}),
     ('stats', {}, {}),
     ('revenue', {'startDate': '2025-12-01', 'endDate': '2025-12-31'}, {}),
     ('revenue', {'startDate': '2025-11-20', 'endDate': '2025-12-10'}, {}),
@@ -112,7 +118,7 @@ def plan(cursor, name, params, mode):
 def test_every_endpoint_has_a_case():
     """Only the lists named here are this test's; new endpoints that read must join them."""
     here = {name for name, _, _ in CASES}
-    others = {'notifications/list', 'performance', 'performance/metrics', 'performance/health', 'system-health', 'cache'}
+    others = {'performance', 'performance/metrics', 'performance/health', 'system-health', 'cache'}
     assert set(reading()) - others == here
 
 
@@ -151,6 +157,10 @@ BOUNDED = [
     ('payments/list', {'status': 'PENDING'}),
     ('payments/list', {'institutionId': '{institution}'}),
     ('payments/pending-count', {}),
+    ('notifications/list', {}),
+    ('notifications/list', {'limit': 100, 'page': 3}),
+    ('notifications/list', {'status': 'FAILED'}),
+    ('notifications/list', {'userId': '{notified}'}),
     ('stats', {}),
 ]
 

@@ -23,6 +23,9 @@ TRUTH = {
         'SELECT name, status, sum(n) FROM table_counts GROUP BY 1, 2 HAVING sum(n) <> 0',
         ' UNION ALL '.join(f"SELECT '{t}', status, count(*) FROM \"{t}\" GROUP BY 2" for t in (
             'user', 'course', 'student_course_enrollments', 'student_course_completions'))),
+    'notification_counts': (
+        'SELECT status, sum(n) FROM notification_counts GROUP BY 1 HAVING sum(n) <> 0',
+        'SELECT status, count(*) FROM notification_logs GROUP BY 1'),
     'payment_totals': (
         'SELECT status, sum(n), sum(amount), sum("commissionAmount"), sum("institutionAmount") FROM payment_totals '
         'GROUP BY 1 HAVING sum(n) <> 0',
@@ -111,6 +114,9 @@ TAG = '''INSERT INTO coursetag ("courseId", "tagId") SELECT 'c' || c, 't' || t F
 JOIN = '''INSERT INTO "user" (name, email, password, status) SELECT 'n', n || '@x', 'p', (ARRAY['ACTIVE', 'SUSPENDED'])[1 + n %% 2]
           FROM generate_series(1, %s) n'''
 
+NOTIFY = '''INSERT INTO notification_logs ("recipientId", type, title, content, status)
+            SELECT 'u' || n %% 3, 'SYSTEM', 't', 'c', (ARRAY['SENT', 'READ', 'FAILED'])[1 + n %% 3] FROM generate_series(1, %s) n'''
+
 
 @pytest.mark.parametrize('change', [
     '',
@@ -123,6 +129,10 @@ JOIN = '''INSERT INTO "user" (name, email, password, status) SELECT 'n', n || '@
     'TRUNCATE student_course_completions',
     'TRUNCATE payments',
     'TRUNCATE "user"',
+    'TRUNCATE notification_logs',
+    "UPDATE notification_logs SET status = 'READ' WHERE status = 'SENT'",
+    "UPDATE notification_logs SET \"readAt\" = now()",
+    "DELETE FROM notification_logs WHERE \"recipientId\" = 'u1'",
     'TRUNCATE coursetag',
     'TRUNCATE course CASCADE',
     'TRUNCATE tag CASCADE',
@@ -148,7 +158,7 @@ JOIN = '''INSERT INTO "user" (name, email, password, status) SELECT 'n', n || '@
     'SELECT refill_totals()',
 ])
 def test_totals_follow_each_kind_of_change(write, change):
-    for statement, n in ((ENROLL, 40), (PAY, 60), (COMPLETE, 25), (TAG, 3), (JOIN, 9)):
+    for statement, n in ((ENROLL, 40), (PAY, 60), (COMPLETE, 25), (TAG, 3), (JOIN, 9), (NOTIFY, 10)):
         write.execute(statement, (n,))
     assert differences(write) == {}
     if change:

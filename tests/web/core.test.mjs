@@ -1,8 +1,7 @@
 // One connection: attempts, tokens, coming back, acknowledging.
-import test from 'node:test';
 import assert from 'node:assert/strict';
 import { Core } from '../../src/web/client/provost-core.js';
-import { Clock, jwt, Server, settle, spy } from './support.mjs';
+import { Clock, jwt, scenario, Server, settle, spy } from './support.mjs';
 
 function made({ auto = true, random = 0.5, token = undefined } = {}) {
     const server = new Server(), clock = new Clock(), states = [];
@@ -27,7 +26,7 @@ async function opened(options) {
     return m;
 }
 
-test('a token is the first message, and nowhere in the URL', async () => {
+scenario('a token is the first message, and nowhere in the URL', async () => {
     const { server, core } = made({ token: 'secret' });
     server.wantsToken = true;
     core.join('table:course');
@@ -39,7 +38,7 @@ test('a token is the first message, and nowhere in the URL', async () => {
     assert.deepEqual(server.last.of('join').map(m => m.room), ['table:course']);
 });
 
-test('without a token nothing is said before hello', async () => {
+scenario('without a token nothing is said before hello', async () => {
     const { server, core } = made({ auto: false });
     core.join('table:course');
     core.start();
@@ -52,7 +51,7 @@ test('without a token nothing is said before hello', async () => {
     assert.deepEqual(server.last.sent.map(m => m.op), ['join']);
 });
 
-test('attempts back off exponentially, with full jitter, to a cap', async () => {
+scenario('attempts back off exponentially, with full jitter, to a cap', async () => {
     for (const random of [0.01, 0.25, 0.999]) {
         const { server, clock, core, states } = made({ random });
         server.down = true;
@@ -71,7 +70,7 @@ test('attempts back off exponentially, with full jitter, to a cap', async () => 
     }
 });
 
-test('a short connection does not start the backoff anew, a healthy minute does', async () => {
+scenario('a short connection does not start the backoff anew, a healthy minute does', async () => {
     const { server, clock, core, states } = made({ random: 0.999 });
     server.down = true;
     core.start();
@@ -90,7 +89,7 @@ test('a short connection does not start the backoff anew, a healthy minute does'
     assert.equal(core.why.retry, Math.round(0.999 * 500));
 });
 
-test('what the server says in bye is when to come back', async () => {
+scenario('what the server says in bye is when to come back', async () => {
     const { server, clock, core } = await opened();
     server.restart(4711);
     assert.deepEqual([core.state, core.why.code, core.why.retry], ['waiting', 1001, 4711]);
@@ -102,7 +101,7 @@ test('what the server says in bye is when to come back', async () => {
     assert.equal(core.why.retry, 500, 'it holds once only');
 });
 
-test('no coming back after 4001 and 4403', async () => {
+scenario('no coming back after 4001 and 4403', async () => {
     for (const code of [4001, 4403]) {
         const { server, clock, core } = await opened();
         server.last.fail(code, 'because');
@@ -114,13 +113,13 @@ test('no coming back after 4001 and 4403', async () => {
     }
 });
 
-test('a limit slows down', async () => {
+scenario('a limit slows down', async () => {
     const { server, core } = await opened();
     server.last.fail(4429);
     assert.equal(core.why.retry, 0.5 * 500 * 2 ** 4);
 });
 
-test('waking up comes back at once, but not in a loop', async () => {
+scenario('waking up comes back at once, but not in a loop', async () => {
     const { server, clock, core } = made({ random: 0.999 });
     server.down = true;
     core.start();
@@ -142,7 +141,7 @@ test('waking up comes back at once, but not in a loop', async () => {
     assert.equal(server.sockets.length, 9);
 });
 
-test('silence is answered by a ping, and a ping without an answer is the end', async () => {
+scenario('silence is answered by a ping, and a ping without an answer is the end', async () => {
     const { server, clock, core } = await opened();
     await clock.advance(49_999);
     assert.equal(server.last.of('ping').length, 0);
@@ -163,7 +162,7 @@ test('silence is answered by a ping, and a ping without an answer is the end', a
     assert.equal(first.readyState, 3);
 });
 
-test('what is heard defers the ping', async () => {
+scenario('what is heard defers the ping', async () => {
     const { server, clock } = await opened();
     for (let i = 0; i < 5; i++) {
         await clock.advance(40_000);
@@ -172,7 +171,7 @@ test('what is heard defers the ping', async () => {
     assert.equal(server.last.of('ping').length, 0);
 });
 
-test('a sleep is not the silence of the server', async () => {
+scenario('a sleep is not the silence of the server', async () => {
     const { server, clock, core } = await opened();
     server.silent = true;
     await clock.advance(50_000);
@@ -186,7 +185,7 @@ test('a sleep is not the silence of the server', async () => {
     assert.equal(core.state, 'waiting', 'but then there must be one');
 });
 
-test('looking again at an open connection asks for a sign of life', async () => {
+scenario('looking again at an open connection asks for a sign of life', async () => {
     const { server, clock, core } = await opened();
     core.wake();
     await settle();
@@ -201,7 +200,7 @@ test('looking again at an open connection asks for a sign of life', async () => 
     assert.equal(core.state, 'waiting');
 });
 
-test('a server that takes the connection and says nothing', async () => {
+scenario('a server that takes the connection and says nothing', async () => {
     const { server, clock, core } = made({ auto: false });
     core.start();
     await settle();
@@ -211,7 +210,7 @@ test('a server that takes the connection and says nothing', async () => {
     assert.equal(server.last.readyState, 3);
 });
 
-test('rooms are resumed from what was last seen', async () => {
+scenario('rooms are resumed from what was last seen', async () => {
     const { server, clock, core, host } = await opened();
     core.join('news');
     core.join('table:course');
@@ -229,7 +228,7 @@ test('rooms are resumed from what was last seen', async () => {
     assert.deepEqual(host.resync.calls, []);
 });
 
-test('rooms of a session that is forgotten are joined anew, then in doubt', async () => {
+scenario('rooms of a session that is forgotten are joined anew, then in doubt', async () => {
     const { server, clock, core, host } = await opened();
     core.join('news');
     await settle();
@@ -245,7 +244,7 @@ test('rooms of a session that is forgotten are joined anew, then in doubt', asyn
     assert.equal(core.session.seq, server.seq, 'numbers have begun anew');
 });
 
-test('a connection lost before the answer to resume is resumed again', async () => {
+scenario('a connection lost before the answer to resume is resumed again', async () => {
     const { server, clock, core, host } = await opened();
     core.join('news');
     await settle();
@@ -264,7 +263,7 @@ test('a connection lost before the answer to resume is resumed again', async () 
     assert.deepEqual(host.event.calls.map(([m]) => m.data), [1]);
 });
 
-test('durable events before the answer to resume say nothing of what was seen', async () => {
+scenario('durable events before the answer to resume say nothing of what was seen', async () => {
     const { server, clock, core, host } = await opened();
     core.join('news');
     await settle();
@@ -280,7 +279,7 @@ test('durable events before the answer to resume say nothing of what was seen', 
     assert.equal(core.session.seq, before);
 });
 
-test('rooms that are nobody’s any more are left, lost rights are told', async () => {
+scenario('rooms that are nobody’s any more are left, lost rights are told', async () => {
     const { server, clock, core, host } = await opened();
     core.join('a');
     core.join('b');
@@ -296,7 +295,7 @@ test('rooms that are nobody’s any more are left, lost rights are told', async 
     assert.deepEqual(server.last.of('join').map(m => m.room), ['b'], 'rights may have changed');
 });
 
-test('paths are subscribed to again with their etags', async () => {
+scenario('paths are subscribed to again with their etags', async () => {
     const { server, clock, core, host } = await opened();
     server.put('/api/a', { n: 1 }, 'e1');
     server.put('/api/b', { n: 2 }, 'e2');
@@ -311,7 +310,7 @@ test('paths are subscribed to again with their etags', async () => {
     assert.deepEqual(host.data.calls.slice(2).map(([path, e]) => [path, e.body.n]), [['/api/b', 3]]);
 });
 
-test('a path that fails for the moment is tried again, one that is refused is not', async () => {
+scenario('a path that fails for the moment is tried again, one that is refused is not', async () => {
     const { server, clock, core, host } = await opened();
     server.refuses.set('/api/slow', 4503);
     server.refuses.set('/api/none', 4404);
@@ -332,7 +331,7 @@ test('a path that fails for the moment is tried again, one that is refused is no
     assert.equal(core.paths.get('/api/none').live, true, 'who asks again gets an answer');
 });
 
-test('a problem of a subscription that stands', async () => {
+scenario('a problem of a subscription that stands', async () => {
     const { server, clock, core, host } = await opened();
     core.subscribe('/api/a');
     await settle();
@@ -342,7 +341,7 @@ test('a problem of a subscription that stands', async () => {
     assert.equal(server.last.of('subscribe').length, 1);
 });
 
-test('acknowledgements go together, at most 256, until they are answered', async () => {
+scenario('acknowledgements go together, at most 256, until they are answered', async () => {
     const { server, clock, core } = await opened();
     for (let i = 1; i <= 600; i++) core.ack(i);
     assert.equal(server.last.of('ack').length, 0, 'gathered for a moment');
@@ -363,7 +362,7 @@ test('acknowledgements go together, at most 256, until they are answered', async
     assert.equal(core.acks.size, 0);
 });
 
-test('an acknowledgement under way when the connection is lost is repeated', async () => {
+scenario('an acknowledgement under way when the connection is lost is repeated', async () => {
     const { server, clock, core } = await opened();
     server.auto = false;
     core.ack(5);
@@ -375,14 +374,28 @@ test('an acknowledgement under way when the connection is lost is repeated', asy
     assert.deepEqual(server.last.of('ack').map(m => m.ids), [[5]]);
 });
 
-test('acknowledgements that wait are bounded', async () => {
+scenario('an acknowledgement that is never answered is repeated', async () => {
+    const { server, clock, core } = await opened();
+    server.auto = false;
+    core.ack(5);
+    await clock.advance(20);
+    server.auto = true;
+    core.ack(6);
+    await clock.advance(14_000);
+    assert.deepEqual(server.last.of('ack').map(m => m.ids), [[5]]);
+    await clock.advance(1_000);
+    assert.deepEqual(server.last.of('ack').map(m => m.ids), [[5], [5, 6]]);
+    assert.equal(core.acks.size, 0);
+});
+
+scenario('acknowledgements that wait are bounded', async () => {
     const { core } = made();
     for (let i = 0; i < 25_000; i++) core.ack(i);
     assert.equal(core.acks.size, 10_000);
     assert.ok(core.acks.has(24_999));
 });
 
-test('a token is renewed before it expires', async () => {
+scenario('a token is renewed before it expires', async () => {
     let n = 0;
     const { clock, server, core, host } = made({ token: () => jwt({ sub: 'u', n: ++n, exp: clock.time / 1000 + 600 }) });
     server.wantsToken = true;
@@ -398,7 +411,7 @@ test('a token is renewed before it expires', async () => {
     assert.equal(server.sockets.length, 1);
 });
 
-test('short tokens and far ones: no timer overflows, none loops', async () => {
+scenario('short tokens and far ones: no timer overflows, none loops', async () => {
     for (const [seconds, after, asked] of [[5, 4_000, 2], [30 * 86400, 86400_000, 1], [-100, 59_000, 1], [-100, 60_000, 2]]) {
         const { clock, server, core, host } = made({ token: () => jwt({ sub: 'u', exp: clock.time / 1000 + seconds }) });
         server.wantsToken = true;
@@ -409,7 +422,7 @@ test('short tokens and far ones: no timer overflows, none loops', async () => {
     }
 });
 
-test('a renewal that is refused, or cannot be had, is tried again', async () => {
+scenario('a renewal that is refused, or cannot be had, is tried again', async () => {
     let n = 0, fails = false;
     const { clock, server, core, host } = made({
         token: () => {
@@ -439,7 +452,7 @@ test('a renewal that is refused, or cannot be had, is tried again', async () => 
     assert.equal(server.sockets.length, 1);
 });
 
-test('4401 asks for another token and comes back', async () => {
+scenario('4401 asks for another token and comes back', async () => {
     let n = 0;
     const { clock, server, core, host } = made({ token: () => `t${++n}` });
     server.wantsToken = true;
@@ -457,7 +470,7 @@ test('4401 asks for another token and comes back', async () => {
     assert.equal(server.last.token, 't3');
 });
 
-test('a provider that fails is an attempt that failed', async () => {
+scenario('a provider that fails is an attempt that failed', async () => {
     const { clock, server, core } = made({
         token: () => {
             throw new Error('offline');
@@ -471,7 +484,7 @@ test('a provider that fails is an attempt that failed', async () => {
     assert.equal(core.why.retry, 0.5 * 500 * 2 ** 5);
 });
 
-test('stopped while a token is awaited, nothing is opened', async () => {
+scenario('stopped while a token is awaited, nothing is opened', async () => {
     let give;
     const { server, core } = made({ token: () => new Promise(resolve => (give = resolve)) });
     core.start();
@@ -483,7 +496,7 @@ test('stopped while a token is awaited, nothing is opened', async () => {
     assert.equal(core.state, 'closed');
 });
 
-test('more is wanted than the server takes in a second: it is paced', async () => {
+scenario('more is wanted than the server takes in a second: it is paced', async () => {
     const { server, clock, core } = await opened();
     for (let i = 0; i < 256; i++) core.join(`room${i}`);
     for (let i = 0; i < 300; i++) core.subscribe(`/api/${i}`);
@@ -496,7 +509,7 @@ test('more is wanted than the server takes in a second: it is paced', async () =
     assert.equal(server.last.sent.length, 556);
 });
 
-test('what cannot be understood is reported or ignored', async () => {
+scenario('what cannot be understood is reported or ignored', async () => {
     const { server, core, env } = await opened();
     server.last.onmessage({ data: '{' });
     assert.equal(env.report.calls.length, 1);

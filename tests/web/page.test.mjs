@@ -24,7 +24,7 @@ async function lose(c, { server, clock }) {
 }
 
 scenario('handles of one URL and subject share a socket, and release only their own', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     const others = await Promise.all([1, 2, 3].map(() => page.connect(OWN)));
     await clock.advance(0);
     assert.equal(server.sockets.length, 1);
@@ -51,7 +51,7 @@ scenario('handles of one URL and subject share a socket, and release only their 
 });
 
 scenario('who comes back within the grace finds the socket open', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     c.release();
     await clock.advance(1_900);
     const again = await page.connect(OWN);
@@ -160,7 +160,7 @@ scenario('of several providers in a page the latest is asked first, then the oth
 });
 
 scenario('states are told as they change, with why', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     const said = spy(), stopped = spy();
     c.onState(said);
     c.onState(stopped)();
@@ -171,7 +171,7 @@ scenario('states are told as they change, with why', async () => {
 });
 
 scenario('replaced elsewhere: closed, until the user connects again', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     const said = spy();
     c.onState(said);
     server.last.fail(4001, 'replaced');
@@ -187,7 +187,7 @@ scenario('replaced elsewhere: closed, until the user connects again', async () =
 });
 
 scenario('online and visible are no time to wait', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     page.random = 0.999;
     server.down = true;
     server.last.fail(1006);
@@ -204,7 +204,7 @@ scenario('online and visible are no time to wait', async () => {
 });
 
 scenario('a path is subscribed to once; who comes later gets the body at once', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     const body = { n: 1 };
     server.put('/api/a', body, 'e1');
     const first = spy(), second = spy(), third = spy();
@@ -230,7 +230,7 @@ scenario('a path is subscribed to once; who comes later gets the body at once', 
 });
 
 scenario('a path that nobody watches any more is let go after a moment, and kept for who comes back', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     server.put('/api/a', 1, 'e1');
     const first = spy();
     c.subscribe('/api/a', spy())();
@@ -252,7 +252,7 @@ scenario('a path that nobody watches any more is let go after a moment, and kept
 });
 
 scenario('a body that is the same after a reconnection is not shown again', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     server.put('/api/a', 1, 'e1');
     const shown = spy();
     c.subscribe('/api/a', shown);
@@ -264,7 +264,7 @@ scenario('a body that is the same after a reconnection is not shown again', asyn
 });
 
 scenario('problems go to those whose path or room it is', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     server.refuses.set('/api/no', 4404).set('role:boss', 4403);
     const path = spy(), room = spy(), other = spy();
     c.subscribe('/api/no', () => assert.fail(), { onError: path });
@@ -276,8 +276,54 @@ scenario('problems go to those whose path or room it is', async () => {
     assert.equal(other.calls.length, 0);
 });
 
+scenario('a row that is gone, and back with the same body', async () => {
+    const { page, c, server, clock } = await opened();
+    server.put('/api/a', { n: 1 }, 'e1');
+    const shown = spy(), problems = spy(), late = spy(), told = spy();
+    c.subscribe('/api/a', shown, { onError: problems });
+    await clock.advance(0);
+    server.last.say({ ev: 'error', path: '/api/a', code: 4404, message: 'gone', live: true });
+    await clock.advance(0);
+    assert.equal(problems.calls.length, 1);
+    (await page.connect(OWN)).subscribe('/api/a', late, { onError: told });
+    await clock.advance(0);
+    assert.deepEqual([late.calls.length, told.calls], [0, problems.calls], 'who comes now is told the same');
+    assert.equal(problems.calls.length, 1);
+    server.put('/api/a', { n: 1 }, 'e1');
+    await settle();
+    assert.deepEqual([shown.calls.length, late.calls.length], [2, 1]);
+    assert.equal(server.last.of('subscribe').length, 1);
+});
+
+scenario('a refresh that failed: the body stays, and is shown again once it holds', async () => {
+    const { browser, page, c, server, clock } = await opened();
+    server.put('/api/a', { n: 1 }, 'e1');
+    const shown = spy(), problems = spy(), late = spy();
+    c.subscribe('/api/a', shown, { onError: problems });
+    await clock.advance(0);
+    server.last.say({ ev: 'error', path: '/api/a', code: 4503, message: 'away', live: true });
+    await clock.advance(0);
+    (await page.connect(OWN)).subscribe('/api/a', late);
+    await clock.advance(0);
+    assert.deepEqual([shown.calls.length, problems.calls.length, late.calls.length], [1, 1, 1]);
+    await lose(c, browser);
+    assert.equal(server.last.of('subscribe')[0].etag, undefined, 'that the problem is over must be said');
+    assert.deepEqual([shown.calls.length, late.calls.length], [2, 2]);
+});
+
+scenario('a body of a database that is away is marked, until it holds', async () => {
+    const { c, server, clock } = await opened();
+    const shown = spy();
+    c.subscribe('/api/a', shown);
+    await clock.advance(0);
+    server.last.say({ ev: 'data', path: '/api/a', etag: 'e1', stale: true, body: 1 });
+    server.last.say({ ev: 'data', path: '/api/a', etag: 'e1', body: 1 });
+    await settle();
+    assert.deepEqual(shown.calls, [[1, { path: '/api/a', etag: 'e1', stale: true }], [1, { path: '/api/a', etag: 'e1' }]]);
+});
+
 scenario('events by room and name; changes of tables; roles in any case', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     const paid = spy(), all = spy(), changed = spy(), role = spy();
     c.on('finance', 'paid', paid);
     c.on('finance', '*', all);
@@ -298,7 +344,7 @@ scenario('events by room and name; changes of tables; roles in any case', async 
 });
 
 scenario('an error in a callback is reported and stops nobody', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     const heard = spy();
     c.on('news', '*', () => {
         throw new Error('one');
@@ -321,12 +367,12 @@ scenario('an error in a callback is reported and stops nobody', async () => {
 });
 
 scenario('what is not a function is refused at once', async () => {
-    const { browser, c } = await opened();
+    const { c } = await opened();
     for (const f of [() => c.on('a', 'b'), () => c.subscribe('/a', null), () => c.onState(), () => c.onResync(1)]) assert.throws(f, TypeError);
 });
 
 scenario('a resync is told for what the page listens to', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     const said = spy();
     c.onResync(said);
     c.on('news', '*', () => {});
@@ -343,7 +389,7 @@ scenario('a resync is told for what the page listens to', async () => {
 });
 
 scenario('after a restart of the server its small numbers are heard', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     const heard = spy();
     c.on('news', '*', heard);
     await clock.advance(0);
@@ -359,7 +405,7 @@ scenario('after a restart of the server its small numbers are heard', async () =
 /* ---- durable events ---- */
 
 scenario('a durable event is acknowledged once its callbacks have returned', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     const order = [];
     c.on('user:u', 'note', data => void order.push(data));
     await clock.advance(0);
@@ -371,7 +417,7 @@ scenario('a durable event is acknowledged once its callbacks have returned', asy
 });
 
 scenario('an asynchronous callback is waited for', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     let finish;
     c.on('user:u', 'note', () => new Promise(resolve => (finish = resolve)));
     c.on('user:u', '*', () => {});
@@ -406,7 +452,7 @@ scenario('one that throws is not acknowledged: it comes again, to who has not ta
 });
 
 scenario('what has failed goes to the next who listens', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     const stop = c.on('user:u', 'note', async () => {
         throw new Error('broken');
     });
@@ -422,7 +468,7 @@ scenario('what has failed goes to the next who listens', async () => {
 });
 
 scenario('nobody listens: it is kept, and not acknowledged', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     c.on('user:u', 'other', () => {});
     server.notify(1, 'a');
     server.notify(2, 'b');
@@ -456,7 +502,7 @@ scenario('what was taken is not shown again when the server repeats it, but ackn
 });
 
 scenario('what waits for a listener is bounded, and nothing of it is lost', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     for (let i = 1; i <= 1500; i++) server.notify(i, i);
     await clock.advance(100);
     assert.equal((await c.info()).pending, 1000);
@@ -469,7 +515,7 @@ scenario('what waits for a listener is bounded, and nothing of it is lost', asyn
 });
 
 scenario('large events that wait are bounded in bytes', async () => {
-    const { browser, c, server, clock } = await opened();
+    const { c, server, clock } = await opened();
     const large = 'x'.repeat(1 << 20);
     for (let i = 1; i <= 12; i++) server.notify(i, large);
     await clock.advance(0);
@@ -483,7 +529,7 @@ scenario('large events that wait are bounded in bytes', async () => {
 /* ---- the end ---- */
 
 scenario('signing out closes the connection, and nobody comes back', async () => {
-    const { browser, page, c, server, clock } = await opened();
+    const { page, c, server, clock } = await opened();
     const other = await page.connect(OWN), said = spy();
     other.onState(said);
     c.signOut();
@@ -503,7 +549,7 @@ scenario('signing out closes the connection, and nobody comes back', async () =>
 });
 
 scenario('info', async () => {
-    const { browser, c, clock, server } = await opened();
+    const { c, clock, server } = await opened();
     c.on('news', '*', () => {});
     c.subscribe('/api/a', () => {});
     await clock.advance(0);

@@ -457,6 +457,7 @@ export class Browser {
 
 /** A test with browsers; whatever becomes of it, they end. What their pages report must be what is `expected`. */
 export function scenario(name, f) {
+    if (process.env.PROVOST_TEST_LIST) return void console.log(name); /* test_client.py asks what there is */
     test(name, { timeout: TEST_MS }, async () => {
         try {
             await f();

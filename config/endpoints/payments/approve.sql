@@ -1,6 +1,6 @@
 -- Approves a payment that waits for a decision: it is COMPLETED, its enrolment ENROLLED and PAID, the booking
 -- it names COMPLETED. Answers the payment as the list does. The commission is by the institution's rate;
--- of the platform's own courses, and institutions that are gone, there is none.
+-- of the platform's own courses, and institutions that are gone, there is none. All administrators are told.
 -- @route POST /api/admin/payments/approve/:paymentId
 -- @path paymentId text max=36
 -- @status 200
@@ -25,6 +25,11 @@ WITH approved AS (
     SELECT :auth_sub, 'APPROVE', 'payment', id, jsonb_build_object(
         'amount', amount, 'commissionAmount', "commissionAmount", 'institutionAmount', "institutionAmount",
         'enrollmentId', "enrollmentId", 'bookingId', metadata ->> 'bookingId'), 'INFO', 'ADMIN' FROM approved
+), told AS MATERIALIZED (
+    SELECT provost.publish('role:ADMIN', 'payment.approved', jsonb_build_object(
+        'id', id, 'status', status, 'amount', amount, 'currency', currency, 'paidAt', "paidAt",
+        'commissionAmount', "commissionAmount", 'institutionAmount', "institutionAmount",
+        'institutionId', "institutionId", 'enrollmentId', "enrollmentId", 'decidedBy', :auth_sub)) FROM approved
 ), refused AS MATERIALIZED (
     -- It is there, and was not changed: decided before, perhaps while this statement waited for it.
     SELECT provost.fail(409, 'The payment does not wait for a decision.')
@@ -44,4 +49,4 @@ SELECT json_build_object('success', true, 'payment', json_build_object(
         'id', e.id, 'status', e.status, 'paymentStatus', e."paymentStatus", 'progress', e.progress,
         'startDate', e."startDate", 'endDate', e."endDate", 'createdAt', e."createdAt") END))
 FROM approved p LEFT JOIN enrolled e ON e.id = p."enrollmentId"
-WHERE NOT EXISTS (SELECT FROM refused)
+WHERE NOT EXISTS (SELECT FROM refused) AND EXISTS (SELECT FROM told)

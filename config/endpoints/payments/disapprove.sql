@@ -1,5 +1,5 @@
 -- Refuses a payment that waits for a decision: it is FAILED, the reason in its metadata. Answers the payment as
--- the list does.
+-- the list does. All administrators are told.
 -- @route POST /api/admin/payments/disapprove/:paymentId
 -- @path paymentId text max=36
 -- @body reason text trim max=2000
@@ -15,6 +15,10 @@ WITH failed AS (
     INSERT INTO audit_logs ("userId", action, resource, "resourceId", details, severity, category)
     SELECT :auth_sub, 'DISAPPROVE', 'payment', id, jsonb_build_object(
         'amount', amount, 'enrollmentId', "enrollmentId", 'reason', :reason), 'INFO', 'ADMIN' FROM failed
+), told AS MATERIALIZED (
+    SELECT provost.publish('role:ADMIN', 'payment.disapproved', jsonb_build_object(
+        'id', id, 'status', status, 'amount', amount, 'currency', currency, 'reason', :reason,
+        'institutionId', "institutionId", 'enrollmentId', "enrollmentId", 'decidedBy', :auth_sub)) FROM failed
 ), refused AS MATERIALIZED (
     -- It is there, and was not changed: decided before, perhaps while this statement waited for it.
     SELECT provost.fail(409, 'The payment does not wait for a decision.')
@@ -34,4 +38,4 @@ SELECT json_build_object('success', true, 'payment', json_build_object(
         'id', e.id, 'status', e.status, 'paymentStatus', e."paymentStatus", 'progress', e.progress,
         'startDate', e."startDate", 'endDate', e."endDate", 'createdAt', e."createdAt") END))
 FROM failed p LEFT JOIN student_course_enrollments e ON e.id = p."enrollmentId"
-WHERE NOT EXISTS (SELECT FROM refused)
+WHERE NOT EXISTS (SELECT FROM refused) AND EXISTS (SELECT FROM told)

@@ -14,6 +14,8 @@
  * @typedef {{n: number, life: string, session: string, seq: number}} Mark  what a page has seen:
  *     `life` tells sequences of numbers apart, `n` rises with every connection
  * @typedef {Record<string, any>} Message
+ * @typedef {{live: boolean, asked: boolean, tries: number, has: boolean, body?: any, etag?: string, stale?: boolean,
+ *     problem?: Problem}} Entry  of a path: `live`: the server tells of it; the last body, the problem since
  * @typedef {{script: string, url: string, now(): number, random(): number, uuid(): string, report(e: unknown): void,
  *     setTimeout(f: () => void, ms: number): any, clearTimeout(t: any): void, socket(url: string): any,
  *     locks: any, channel: ((name: string) => any) | null, worker: ((name: string) => any) | null,
@@ -29,7 +31,7 @@ const PROBE_MS = 5_000; // silence after which a page that wakes up wants a sign
 const WAKE_MS = 1_000; // between attempts, however often pages wake up
 const RENEW_MIN_MS = 1_000, RENEW_AGAIN_MS = 5_000, RENEW_EARLY_MS = 60_000;
 const LONGEST_TIMER_MS = 12 * 3600_000; // setTimeout wraps at 2^31 ms
-const ACK_MS = 20, ACK_MAX = 256;
+const ACK_MS = 20, ACK_MAX = 256, ACKED_MS = 15_000;
 const BURST = 400, PER_SECOND = 100; // messages: below the server's limit
 const AUTH_COST = 32;
 const TRANSIENT = new Set([4408, 4429, 4500, 4503, 4504]);
@@ -126,7 +128,7 @@ export class Core {
         /** Wanted. `joined`: events are told, or were when the connection was lost.
          *  @type {Map<string, {joined: boolean, asked: boolean, stale: boolean}>} */
         this.rooms = new Map();
-        /** @type {Map<string, {live: boolean, asked: boolean, has: boolean, body?: any, etag?: string, tries: number}>} */
+        /** @type {Map<string, Entry>} */
         this.paths = new Map();
         /** @type {Set<Nid>} */
         this.acks = new Set();
@@ -507,13 +509,14 @@ export class Core {
         if (this.paths.delete(path) && this.state === 'open') this.send({ op: 'unsubscribe', path });
     }
 
-    /** @param {string} path @param {{live: boolean, asked: boolean, has: boolean, etag?: string, tries: number}} entry */
+    /** @param {string} path @param {Entry} entry */
     askPath(path, entry) {
         if (this.state !== 'open' || entry.live || entry.asked) return;
         this.timers.cancel(`path ${path}`);
         entry.asked = true;
-        const m = { op: 'subscribe', path, ...(entry.has && entry.etag !== undefined && { etag: entry.etag }) };
-        this.ask(m, answer => {
+        /* With it only news is sent; that a problem is over would be none. */
+        const known = entry.has && entry.etag !== undefined && !entry.stale && !entry.problem;
+        this.ask({ op: 'subscribe', path, ...(known && { etag: entry.etag }) }, answer => {
             if (this.paths.get(path) !== entry) return;
             entry.asked = false;
             if (answer.ev === 'ok') entry.live = true;
@@ -526,18 +529,20 @@ export class Core {
         const entry = this.paths.get(path);
         if (!entry) return;
         entry.live = m.live === true;
-        if (!entry.live && TRANSIENT.has(m.code)) {
+        if (!TRANSIENT.has(m.code)) Object.assign(entry, { has: false, body: undefined, etag: undefined }); /* not for us, or no more */
+        else if (!entry.live) {
             const rest = Math.min(CAP_MS, 2 * BASE_MS * 2 ** entry.tries++) * (1 + this.env.random()) / 2;
             this.timers.after(`path ${path}`, rest, () => this.askPath(path, entry));
         }
-        this.host.problem({ path, code: m.code, message: m.message, live: entry.live });
+        entry.problem = { path, code: m.code, message: m.message, live: entry.live };
+        this.host.problem(entry.problem);
     }
 
     /** @param {Message} m */
     data(m) {
         const entry = this.paths.get(m.path);
         if (!entry) return;
-        Object.assign(entry, { has: true, body: m.body, etag: m.etag, tries: 0 });
+        Object.assign(entry, { has: true, body: m.body, etag: m.etag, stale: m.stale === true, tries: 0, problem: undefined });
         this.host.data(m.path, entry);
     }
 
@@ -553,12 +558,17 @@ export class Core {
         if (!this.timers.set.has('ack')) this.timers.after('ack', ACK_MS, () => this.flush());
     }
 
-    /** One message under way at a time, until it is answered. */
+    /** One message under way at a time, until it is answered; a server short of memory may not answer. */
     flush() {
         if (this.state !== 'open' || this.acking || !this.acks.size) return;
         const ids = [...this.acks].slice(0, ACK_MAX);
         this.acking = true;
+        this.timers.after('acked', ACKED_MS, () => {
+            this.acking = false;
+            this.flush();
+        });
         this.ask({ op: 'ack', ids }, m => {
+            this.timers.cancel('acked');
             this.acking = false;
             if (m.ev === 'ok' || m.code === 4400) {
                 if (m.ev !== 'ok') this.env.report(new Error(`an acknowledgement was refused: ${m.message}`));

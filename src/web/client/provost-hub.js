@@ -5,6 +5,7 @@
  * lock for as long as it lives, upon which the hub waits, and the hub one upon which the pages wait.
  *
  * @typedef {import('./provost-core.js').Env} Env
+ * @typedef {import('./provost-core.js').Entry} Entry
  * @typedef {import('./provost-core.js').Mark} Mark
  * @typedef {import('./provost-core.js').Message} Message
  * @typedef {import('./provost-core.js').Nid} Nid
@@ -22,6 +23,9 @@ const PENDING_MAX = 1_000, PENDING_BYTES = 8 << 20; // durable events that nobod
 const LINGER_MS = 1_000; // that rooms and paths are kept for who comes back
 const GRACE_MS = 2_000; // that the socket is
 const GATHER_MS = 1_000; // that a new hub waits for the pages that are there
+
+/** @param {string} path @param {Entry} entry */
+const dataOf = (path, { body, etag, stale }) => ({ t: 'data', path, body, etag, stale });
 
 /** A page of the same thread gets it as it is, not what it will be. @param {Mark | null | undefined} mark */
 const copy = mark => mark ? { ...mark } : null;
@@ -206,8 +210,8 @@ export class Hub {
     subscribe(tab, path, etag) {
         tab.paths.add(path);
         const entry = this.core?.subscribe(path);
-        if (entry?.has && (entry.etag === undefined || entry.etag !== etag))
-            tab.post({ t: 'data', path, body: entry.body, etag: entry.etag });
+        if (entry?.has && (entry.etag === undefined || entry.etag !== etag)) tab.post(dataOf(path, entry));
+        if (entry?.problem && entry.live) tab.post(this.problemOf(entry.problem));
     }
 
     /** @param {string} room */
@@ -234,15 +238,20 @@ export class Hub {
         this.tell({ t: 'mark', mark: copy(this.core?.session) });
     }
 
-    /** @param {string} path @param {any} entry */
+    /** @param {string} path @param {Entry} entry */
     data(path, entry) {
-        for (const tab of this.tabs.values())
-            if (tab.paths.has(path)) tab.post({ t: 'data', path, body: entry.body, etag: entry.etag });
+        for (const tab of this.tabs.values()) if (tab.paths.has(path)) tab.post(dataOf(path, entry));
     }
 
     /** @param {Problem} problem */
     problem(problem) {
-        this.tell({ t: 'problem', problem });
+        this.tell(this.problemOf(problem));
+    }
+
+    /** @param {Problem} problem */
+    problemOf(problem) {
+        const gone = problem.path !== undefined && !this.core?.paths.get(problem.path)?.has;
+        return { t: 'problem', problem, gone };
     }
 
     /** @param {Resync} what */

@@ -44,7 +44,7 @@ export class Link {
         this.handles = new Set();
         /** @type {Map<string, Set<any>>} */
         this.rooms = new Map();
-        /** @type {Map<string, {subs: Set<any>, has: boolean, body?: any, etag?: string}>} */
+        /** @type {Map<string, {subs: Set<any>, has: boolean, body?: any, etag?: string, stale?: boolean, problem?: Problem}>} */
         this.paths = new Map();
         /** @type {Recent<Nid>} */
         this.done = new Recent(NIDS_MAX);
@@ -235,7 +235,7 @@ export class Link {
         this.post({
             t: 'attach', key: o.key, url: o.url, patience: o.patience, visible: env.page.visible(), mark: this.mark,
             done: [...this.done.set], rooms: [...this.rooms.keys()],
-            paths: [...this.paths].map(([path, entry]) => [path, entry.etag]),
+            paths: [...this.paths].map(([path, entry]) => [path, entry.stale || entry.problem ? undefined : entry.etag]),
         });
         for (const ask of this.asks.keys()) this.post({ t: 'info', ask });
     }
@@ -250,7 +250,7 @@ export class Link {
         else if (m.t === 'mark') this.setMark(m.mark);
         else if (m.t === 'event') this.event(m.m);
         else if (m.t === 'data') this.data(m);
-        else if (m.t === 'problem') this.problem(m.problem);
+        else if (m.t === 'problem') this.problem(m);
         else if (m.t === 'resync') this.resync(m);
         else if (m.t === 'done') this.doneElsewhere(m.nid);
         else if (m.t === 'ask') this.answer(m);
@@ -347,21 +347,30 @@ export class Link {
     /** @param {Message} m */
     data(m) {
         const entry = this.paths.get(m.path);
-        if (!entry || (entry.has && entry.etag !== undefined && entry.etag === m.etag)) return;
-        Object.assign(entry, { has: true, body: m.body, etag: m.etag });
+        if (!entry) return;
+        if (entry.has && !entry.problem && entry.etag !== undefined && entry.etag === m.etag && entry.stale === m.stale) return;
+        Object.assign(entry, { has: true, body: m.body, etag: m.etag, stale: m.stale, problem: undefined });
         for (const sub of [...entry.subs]) this.show(m.path, entry, sub);
     }
 
     /** @param {string} path @param {any} entry @param {any} sub */
     show(path, entry, sub) {
         sub.told = true;
-        this.call(sub.cb, entry.body, { path, etag: entry.etag });
+        this.call(sub.cb, entry.body, { path, etag: entry.etag, ...(entry.stale && { stale: true }) });
     }
 
-    /** @param {Problem} p */
-    problem(p) {
-        const set = p.path !== undefined ? this.paths.get(p.path)?.subs : this.rooms.get(p.room ?? '');
-        for (const l of [...(set ?? [])]) if (l.onError) this.call(l.onError, p);
+    /** @param {Message} m */
+    problem({ problem: p, ...m }) {
+        const entry = p.path !== undefined ? this.paths.get(p.path) : undefined;
+        if (entry) {
+            entry.problem = p;
+            if (m.gone) Object.assign(entry, { has: false, body: undefined, etag: undefined });
+        }
+        const set = p.path !== undefined ? entry?.subs : this.rooms.get(p.room ?? '');
+        for (const l of [...(set ?? [])]) {
+            l.warned = true;
+            if (l.onError) this.call(l.onError, p);
+        }
     }
 
     /** @param {Message} m */
@@ -433,8 +442,12 @@ export class Link {
         if (!entry) this.paths.set(path, (entry = { subs: new Set(), has: false }));
         entry.subs.add(sub);
         const its = entry;
-        if (!its.has) this.post({ t: 'subscribe', path });
-        else queueMicrotask(() => sub.told || !its.subs.has(sub) || this.show(path, its, sub));
+        if (its.subs.size === 1 || (its.problem && !its.problem.live)) this.post({ t: 'subscribe', path });
+        const problem = its.problem;
+        queueMicrotask(() => {
+            if (its.has && !sub.told && its.subs.has(sub)) this.show(path, its, sub);
+            if (problem?.live && its.problem === problem && !sub.warned && sub.onError) this.call(sub.onError, problem);
+        });
         return () => {
             if (!its.subs.delete(sub) || its.subs.size || this.paths.get(path) !== its) return;
             this.paths.delete(path);

@@ -44,6 +44,8 @@ export interface Problem {
 export interface Body {
     path: string;
     etag?: string;
+    /** The database is away: this is what was known last. */
+    stale?: boolean;
 }
 
 export interface Event {

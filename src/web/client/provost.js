@@ -233,6 +233,7 @@ function browser() {
 
 const env = browser();
 
+/** @type {typeof import('./provost.js').connect} */
 export const connect = makeConnect(env);
 
 const scope = /** @type {any} */ (globalThis);
