@@ -4,8 +4,9 @@
  *
  * A request is a copy of what is needed to reach the backend (PQgetCancel), so it outlives its
  * connection. Any thread may send. The queue is bounded: beyond CANCEL_QUEUE_MAX the oldest is
- * given up; the pool closes a connection whose cancelled statement does not end, and its server
- * notices that within client_connection_check_interval.
+ * given up. A server may drop one without a word, so the pool sends another while a statement goes
+ * on; in the end it closes the connection, which its server notices within
+ * client_connection_check_interval.
  */
 #ifndef PROVOST_DB_CANCEL_H
 #define PROVOST_DB_CANCEL_H

@@ -24,6 +24,7 @@
 
 enum {
 	HELD_MAX = 256, /* of a user */
+	MISSED_MAX = 4096,
 	HELD_BYTES_MAX = 1 << 20,
 	HELD_BYTES_ALL = 16 << 20,
 	TOLD_MAX = 4096, /* ids, of a user */
@@ -224,14 +225,30 @@ static void drop_held(struct hub *h, struct user *u)
 		hub_mail_free(m);
 	}
 	u->held_count = u->held_bytes = 0;
+	free(u->missed);
+	u->missed = NULL;
+	u->misses = 0;
 }
 
-/* Past the bounds the load is asked for once more: what is held is kept anyway. */
+/* Only its id: the page has it, or else another is asked for, for it is kept. */
+static void miss(struct user *u, int64_t id)
+{
+	if (u->misses % HELD_MAX == 0 && u->misses < MISSED_MAX) {
+		int64_t *grown = realloc(u->missed, (u->misses + HELD_MAX) * sizeof *grown);
+		u->again |= !grown;
+		if (grown)
+			u->missed = grown;
+	}
+	u->again |= u->misses >= MISSED_MAX;
+	if (!u->again)
+		u->missed[u->misses++] = id;
+}
+
 static void hold(struct hub *h, struct user *u, struct mail *m)
 {
-	if (u->held_count >= HELD_MAX || u->held_bytes + m->size > HELD_BYTES_MAX ||
-	    h->held_bytes + m->size > HELD_BYTES_ALL) {
-		u->again = true;
+	if (u->misses > 0 || u->again || u->held_count >= HELD_MAX ||
+	    u->held_bytes + m->size > HELD_BYTES_MAX || h->held_bytes + m->size > HELD_BYTES_ALL) {
+		miss(u, m->event.id);
 		hub_mail_free(m);
 		return;
 	}
@@ -299,15 +316,27 @@ static void tell_row(struct hub *h, struct user *u, const struct hub_kept *k,
 	done_with(m);
 }
 
-static void settle(struct hub *h, struct user *u, const struct hub_kept *k)
+/* Above which id what was missed is to be loaded; INT64_MAX: nothing was. */
+static int64_t missed_above(const struct user *u, const struct hub_kept *k)
+{
+	int64_t above = u->again ? 0 : INT64_MAX;
+
+	for (size_t i = 0; i < u->misses; i++)
+		if (!is_among(k, u->missed[i]))
+			above = MIN(above, u->missed[i] - 1);
+	return above;
+}
+
+static void settle(struct hub *h, struct user *u, const struct hub_kept *k, int64_t above)
 {
 	struct client *c;
 
 	TAILQ_FOREACH (c, &u->everyone, of_subject) {
 		if (!is_loading(c, k))
 			continue;
-		if (u->again)
-			owe(c, 0);
+		/* What is past this page comes with the next. */
+		if (above < c->cursor || (above < INT64_MAX && !k->more))
+			owe(c, MIN(above, c->cursor));
 		else if (!k->more)
 			c->durable = DURABLE_CURRENT;
 		else {
@@ -335,8 +364,9 @@ void durable_kept(struct hub *h, const struct hub_kept *k)
 	remember(h, u, k);
 	for (size_t i = 0; i < k->rows; i++)
 		tell_row(h, u, k, &k->row[i]);
+	int64_t above = missed_above(u, k);
 	release(h, u, k);
-	settle(h, u, k);
+	settle(h, u, k, above);
 	ask(h, u);
 }
 

@@ -175,6 +175,8 @@ struct user {
 	bool again;                  /* it will not do */
 	struct mail_list held;       /* that came meanwhile */
 	size_t held_count, held_bytes;
+	int64_t *missed; /* ids of what came and was not held */
+	size_t misses;
 	struct told *told; /* what was told by pages lately */
 	size_t tolds;
 	uint64_t told_ms;

@@ -5,7 +5,9 @@
  * A topic is a path, as its watchers spell it, with the key of its answer: all who watch it are
  * sent the same message. A watch is one client's of one topic.
  *
- * topics.c     topics, what they are read from, and when they are read anew
+ * topics.c     topics and their states
+ * reading.c    reading them, and what comes of it
+ * sweep.c      when they are read anew
  * watch.c      who watches, and what each has been sent
  * subscribe.c  what clients ask for, and what they are told
  *
@@ -132,6 +134,20 @@ void topic_put(struct hub *h, struct topic *t);
 bool topic_is_current(const struct hub *h, const struct topic *t);
 /* Somebody waits for what it says: it is read next. */
 void topic_hasten(struct hub *h, struct topic *t);
+
+/* What has become old is to be read: now, or when it is not too soon. */
+void topic_refresh(struct hub *h, struct topic *t);
+void topic_line_up(struct hub *h, struct topic *t);
+void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms);
+/* The one place of transition. `at_ms`: when it is to be looked at, whatever happens; UINT64_MAX:
+ * not because of the time. */
+void topic_move(struct hub *h, struct topic *t, enum topic_state to, uint64_t at_ms);
+/* What it says from now on; takes the reference over. NULL: nothing. */
+void topic_set_message(struct hub *h, struct topic *t, struct message *m);
+
+/* Reads that have ended, and those that there is room for. */
+void topics_take_ended(struct hub *h);
+void topics_begin(struct hub *h);
 
 /* ---- watches ------------------------------------------------------------------------- */
 

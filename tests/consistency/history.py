@@ -34,8 +34,8 @@ class Rig:
         env = {"PROVOST_DELAYS": delays} if delays else {}
         if broken:
             env["PROVOST_BREAK"] = broken
-        settings = {"workers": {"threads": 8}, "database": {**harness.quick(), "sync_timeout": "2s"}, "cache": {"capacity": "64MiB", "shards": 4},
-                    **(settings or {})}
+        settings = {"workers": {"threads": 8}, "database": {**harness.quick(), "sync_timeout": "2s"},
+                    "cache": {"capacity": "64MiB", "shards": 4}, **(settings or {})}
         self._make_tables()
         self.server = harness.Server(cluster, self.database, endpoints=HERE / "endpoints", config=settings, env=env,
                                      allow_errors=True)

@@ -22,7 +22,7 @@ def test_nothing_that_is_read_is_wrong(cluster):
     summary, faults, report = history.check(cluster, calm_seconds=8, faulty_seconds=37, seed=SEED, pause=(0.2, 0.8),
                                             readers=12, writers=4, read_pause=2000, write_pause=8000)
     print("\n".join(history.describe(summary, faults)))
-    assert history.violations(summary) == 0 and summary["strange"] == 0, summary
+    history.harness.must(history.violations(summary) == 0 and summary["strange"] == 0, f"{summary}")
     # It did look at what it is about.
     assert summary["hits"] > 1000 and summary["writes"] > 500 and summary["foreign"] > 300, summary
     assert len(faults) >= 6 and summary["truncated"] > 0 and report["stream"]["gaps"] > 0, (faults, report["stream"])
@@ -32,7 +32,7 @@ def test_nothing_that_is_read_is_wrong(cluster):
 def test_what_is_cached_equals_what_is_not(cluster):
     found = differential_run.run(cluster, writes=150, seed=SEED)
     print("\n".join(differential_run.describe(found)))
-    assert found["different"] == 0
+    history.harness.must(found["different"] == 0, f"{found}")
     assert found["writes"] == 150 and found["hits"] > found["reads"] / 3 and found["uncached_hits"] == 0, found
 
 

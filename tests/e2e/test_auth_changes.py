@@ -11,7 +11,7 @@ import pytest
 
 import callers as c
 from caching import is_hit, settings
-from harness import Closed, Server, patience, wait_until
+from harness import Closed, Server, must, patience, wait_until
 from problems import problem
 
 ENDPOINTS = {
@@ -483,6 +483,7 @@ class Crowd:
             for thread in threads:
                 thread.join(patience(60))
         assert not any(thread.is_alive() for thread in threads)
+        must(all(status != 200 for _, _, status in self.wrong), f"{self.wrong[:5]}")
         assert not self.wrong, self.wrong[:5]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import callers as c
 from caching import is_hit
-from harness import SCRATCH, Server, calls, patience, reset_statements
+from harness import SCRATCH, Server, calls, must, patience, reset_statements
 
 ROLES = "-- @role admin,student\n"
 ENDPOINTS = {
@@ -181,6 +181,7 @@ class Users:
         for thread in threads:
             thread.join(patience(60))
             assert not thread.is_alive()
+        must(all(answer.status != 200 for _, _, answer in self.wrong), f"{self.wrong[:3]}")
         assert not self.wrong, self.wrong[:3]
         assert len(self.right) > 500
 

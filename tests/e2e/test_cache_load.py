@@ -14,7 +14,7 @@ import time
 import pytest
 
 from caching import invalidate, plain, report, settings, status
-from harness import Connection, Server, patience, wait_until
+from harness import Connection, Server, must, patience, wait_until
 from load import SANITIZED, Load, rss, threads
 
 ITEMS = 40
@@ -151,7 +151,7 @@ class Reader:
             assert body["id"] == number and body["text"] == text_of(number, v) * REPEATS, (path, v)
             self.known[path] = answer.header("ETag"), v
         assert found.get("detail") in (None, "swr"), answer
-        assert floor <= v <= self.versions.written[number], f"{path} is at {v}, and was at {floor} before: {answer.headers}"
+        must(floor <= v <= self.versions.written[number], f"{path} is at {v}, and was at {floor} before: {answer.headers}")
 
 
 CONFIGS = [

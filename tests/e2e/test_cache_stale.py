@@ -11,7 +11,7 @@ import time
 import pytest
 
 from caching import GATE, cut_off, healed, held, invalidate, is_hit, is_stale, report, settings, start, status, waiting
-from harness import Server, patience, quick, reset_statements, statements, wait_until
+from harness import Server, must, patience, quick, reset_statements, statements, wait_until
 from load import Load
 from problems import problem
 
@@ -86,7 +86,7 @@ def claims_hold(results, ttl):
     for r in results:
         if r.status == 200 and r.seen.fresh:
             age = r.seen.wall - r.seconds - r.seen.body["at"]
-            assert age < ttl, f"an unmarked answer of {age:.3f} s: {r}"
+            must(age < ttl, f"an unmarked answer of {age:.3f} s: {r}")
 
 
 # ---- stale while revalidate ----------------------------------------------------------------------

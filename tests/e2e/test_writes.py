@@ -10,7 +10,7 @@ import pytest
 
 import callers
 from caching import status as cache_status
-from harness import BINARY, Server, statements, wait_until
+from harness import BINARY, Server, must, statements, wait_until
 from problems import problem
 
 SETUP = """
@@ -381,7 +381,8 @@ def test_read_your_writes(server):
             assert one.response().json()["price"] == n
             for connection in (one, other):
                 connection.send(b"GET %s HTTP/1.1\r\n%s\r\n" % (path.encode(), HOST))
-                assert connection.response().json()["price"] == n
+                price = connection.response().json()["price"]
+                must(price == n, f"{price} was read after {n} was written")
 
 
 # ---- on the wire ---------------------------------------------------------------------------------

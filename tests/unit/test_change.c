@@ -97,6 +97,17 @@ START_TEST(words)
 }
 END_TEST
 
+/* Nothing of it is looked at: it need not be JSON. */
+START_TEST(what_claims_to_be_published)
+{
+	ck_assert_int_eq(parse("event " TOKEN TOKEN " {\"id\":1}"), 0);
+	ck_assert_int_eq(change.kind, CHANGE_EVENT);
+	ck_assert(!strncmp(change.digest, TOKEN TOKEN " ", CHANGE_DIGEST_LEN + 1));
+	ck_assert_str_eq(change.event, "{\"id\":1}");
+	ck_assert_int_eq(parse("event " TOKEN TOKEN " {"), 0);
+}
+END_TEST
+
 static const char *const garbage[] = {
     "",
     " ",
@@ -114,6 +125,16 @@ static const char *const garbage[] = {
     "beat " TOKEN " 01",
     "beat " TOKEN " 1 ",
     "beat " TOKEN " 12345678901234567890",
+    "event",
+    "event ",
+    "event " TOKEN TOKEN,
+    "event " TOKEN TOKEN " ",
+    "event " TOKEN TOKEN " x",
+    "event " TOKEN TOKEN "  {}",
+    "event " TOKEN TOKEN "0 {}",
+    "event " TOKEN " {}",
+    "event 0123456789ABCDEF0123456789abcdef" TOKEN " {}",
+    "event " TOKEN TOKEN " {\xff}",
     "{}",
     "[]",
     "{\"table\":\"t\"}",
@@ -190,6 +211,7 @@ int main(void)
 	tcase_add_test(c, what_postgresql_writes);
 	tcase_add_test(c, members_of_a_later_version_are_passed_over);
 	tcase_add_test(c, words);
+	tcase_add_test(c, what_claims_to_be_published);
 	tcase_add_loop_test(c, anything_else_is_refused, 0, ELEMENTSOF(garbage));
 	tcase_add_test(c, every_prefix_is_refused);
 	tcase_add_test(c, longer_than_postgresql_sends_is_refused);

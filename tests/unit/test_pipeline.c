@@ -405,6 +405,7 @@ START_TEST(past_its_deadline_it_may_be_waited_for_again)
 	ck_assert_int_eq(conn_pipeline_next(conn, clock_us() + 30000), -ETIMEDOUT);
 	ck_assert_int_eq(conn_condition(conn), CONN_DIRTY);
 	ck_assert_ptr_null(step[1].result);
+	WAIT_UNTIL(pg_running() == 1); /* or it would not heed the cancel */
 	end_from_outside("pg_cancel_backend");
 	ck_assert_int_eq(conn_pipeline_next(conn, in_time()), 1);
 	ck_assert_str_eq(state(&step[1]), "57014");
@@ -433,6 +434,7 @@ START_TEST(what_is_given_up_is_drained)
 	ck_assert_int_eq(conn_condition(conn), CONN_DIRTY);
 	for (size_t i = 0; i < ELEMENTSOF(step); i++)
 		ck_assert_ptr_null(step[i].result);
+	WAIT_UNTIL(pg_running() == 1); /* or it would not heed the cancel */
 	end_from_outside("pg_cancel_backend");
 	WAIT_UNTIL(is_drained());
 	ck_assert_uint_eq(k.rows, 0);

@@ -1,0 +1,162 @@
+#include "topics.h"
+
+/* ---- when ---------------------------------------------------------------------------- */
+
+void hub_raised(struct hub *h)
+{
+	/* Relaxed: a path that is just being watched is looked at when it has been read, and every
+	 * refresh_interval. */
+	if (atomic_load_explicit(&h->figures.paths, memory_order_relaxed) == 0)
+		return;
+	pthread_mutex_lock(&h->lock);
+	if (!h->topics->raised && h->running)
+		hub_wake(h);
+	h->topics->raised = true;
+	pthread_mutex_unlock(&h->lock);
+}
+
+void topics_raised(struct hub *h)
+{
+	struct topics *x = h->topics;
+	if (x->by_name.count == 0)
+		return;
+	if (!x->sweep_us)
+		x->sweep_last_us = h->now_us + SETTLE_MAX_US;
+	x->sweep_us = MIN(h->now_us + SETTLE_US, x->sweep_last_us);
+}
+
+static void look_at_settled(struct hub *h)
+{
+	struct topics *x = h->topics;
+	struct topic *t, *next;
+	for (t = TAILQ_FIRST(&x->settled); t; t = next) {
+		next = TAILQ_NEXT(t, link);
+		if (next)
+			__builtin_prefetch(TAILQ_NEXT(next, link));
+		if (live_is_old(x->live, t->slot, t->slots, t->start))
+			topic_refresh(h, t);
+	}
+}
+
+/* What failed is tried at once when the stream is back, which raises everything; and soon when
+ * something of what it was last read from has changed. */
+static void look_at_failed(struct hub *h)
+{
+	struct topics *x = h->topics;
+	struct topic *t, *next;
+	for (t = TAILQ_FIRST(&x->held); t; t = next) {
+		next = TAILQ_NEXT(t, link);
+		if (!t->pause_ms)
+			continue;
+		if (live_is_old(x->live, NULL, 0, t->tried))
+			topic_line_up(h, t);
+		else if (live_is_old(x->live, t->slot, t->slots, t->tried))
+			topic_hold(h, t, MAX(h->now_ms, t->tried_ms + RETRY_MIN_MS));
+	}
+}
+
+static void sweep(struct hub *h)
+{
+	struct topics *x = h->topics;
+	x->sweep_us = 0;
+	x->raises = live_raises(x->live);
+	look_at_settled(h);
+	look_at_failed(h);
+	uint64_t end = clock_us(), took = end - MIN(end, h->now_us);
+	x->rest_us = end + took * (SWEEP_SHARE - 1);
+	COUNT(h, sweeps, 1);
+	atomic_store_explicit(&h->figures.sweep_us, took, memory_order_relaxed);
+	if (took > atomic_load_explicit(&h->figures.sweep_us_max, memory_order_relaxed))
+		atomic_store_explicit(&h->figures.sweep_us_max, took, memory_order_relaxed);
+}
+
+static void timer_due(void *arg, struct timer *timer)
+{
+	struct topic *t = (struct topic *)((char *)timer - offsetof(struct topic, timer));
+	struct hub *h = arg;
+	if (t->state == TOPIC_SETTLED)
+		topic_refresh(h, t);
+	else if (t->state == TOPIC_HELD)
+		topic_line_up(h, t);
+}
+
+/* One whose catalogue was replaced, or whose tables do not tell any more, is looked at for each who
+ * watches it. */
+static void review_topic(void *arg, struct names_node *node)
+{
+	struct hub *h = arg;
+	const struct topic *t = (const struct topic *)node;
+	if (live_path_is_current(h->topics->live, &t->path))
+		return;
+	for (uint32_t i = 0; i < t->watches; i++) {
+		struct client *c = t->watch[i]->client;
+		if (!c->to_review)
+			TAILQ_INSERT_TAIL(&h->topics->review, c, review);
+		c->to_review = true;
+	}
+}
+
+static void review_some(struct hub *h)
+{
+	struct topics *x = h->topics;
+	struct client *c;
+	for (uint32_t n = 0; n < REVIEWS_PER_TURN && (c = TAILQ_FIRST(&x->review));) {
+		n += c->watched;
+		watches_review(h, c);
+	}
+}
+
+/* What nobody tells of: raises by hand and by writes that were not heard of, another catalogue. */
+static void look(struct hub *h)
+{
+	struct topics *x = h->topics;
+	x->looked_ms = h->now_ms;
+	if (live_raises(x->live) != x->raises && !x->sweep_us)
+		topics_raised(h);
+	if (TAILQ_EMPTY(&x->review))
+		names_each(&x->by_name, review_topic, h);
+}
+
+static uint64_t look_due_us(const struct hub *h)
+{
+	return (h->topics->looked_ms + (uint64_t)h->options.refresh_interval_ms) * 1000;
+}
+
+void topics_turn(struct hub *h)
+{
+	struct topics *x = h->topics;
+	topics_take_ended(h);
+	if (x->by_name.count == 0)
+		return;
+	wheel_advance(&x->wheel, h->now_ms, timer_due, h);
+	if (h->now_us >= look_due_us(h))
+		look(h);
+	if (x->sweep_us && h->now_us >= MAX(x->sweep_us, x->rest_us))
+		sweep(h);
+	review_some(h);
+	topics_begin(h);
+}
+
+static uint64_t until(const struct hub *h, uint64_t at_us)
+{
+	return at_us > h->now_us ? at_us - h->now_us : 0;
+}
+
+uint64_t topics_wait_us(const struct hub *h)
+{
+	const struct topics *x = h->topics;
+	uint64_t us = UINT64_MAX;
+	if (x->by_name.count == 0)
+		return us;
+	if (!TAILQ_EMPTY(&x->review))
+		return 0;
+	us = until(h, look_due_us(h));
+	if (x->wheel.armed > 0)
+		us = MIN(us, (uint64_t)WHEEL_STEP_MS * 1000);
+	if (x->sweep_us)
+		us = MIN(us, until(h, MAX(x->sweep_us, x->rest_us)));
+	for (unsigned i = 0; i < ELEMENTSOF(x->line); i++)
+		if (!TAILQ_EMPTY(&x->line[i]) && x->crowded_ms[i] > h->now_ms)
+			us = MIN(us, until(h, x->crowded_ms[i] * 1000));
+	return us;
+}
