@@ -12,7 +12,7 @@
  * @typedef {any} Handle
  */
 import { claimsOf, NIDS_MAX, Recent, textOf, Timers } from './provost-core.js';
-import { channelTo, hold, Hub, livingTabs, lockOfHub, lockOfTab, whenGone } from './provost-hub.js';
+import { channelTo, hold, Hub, livingTabs, lockOfHub, lockOfTab, SIGNED_OUT, whenGone } from './provost-hub.js';
 
 const WORKER_MS = 10_000; // that a worker may take to answer
 const FRESH_MS = 5_000; // that the token which connect() has asked for is used itself
@@ -61,6 +61,12 @@ export class Link {
         this.end = new AbortController();
         /** @type {((m: Message) => void) | null} */
         this.send = null;
+        /* Pages tell each other of signing out, too: there may be no hub at that moment. */
+        this.out = o.share && env.channel ? env.channel(channelTo(o.key, 'signout')) : null;
+        if (this.out) {
+            this.out.onmessage = () => this.signedOut();
+            this.end.signal.addEventListener('abort', () => this.out.close());
+        }
         this.unlisten = env.page.listen(wake => this.post({ t: 'page', visible: env.page.visible(), wake }));
         /** @type {Promise<void>} */
         this.ready = new Promise(resolve => (this.isReady = resolve));
@@ -97,7 +103,7 @@ export class Link {
                 done(false);
             };
             try {
-                worker = /** @type {any} */ (env.worker)(lockOfHub(o.key));
+                worker = /** @type {any} */ (env.worker)(lockOfHub(o.key, 'worker'));
             } catch {
                 return failed(); /* another origin's script, or a policy */
             }
@@ -125,7 +131,7 @@ export class Link {
     /** A worker that has died is replaced. @param {any} port */
     awaitDeath(port) {
         const { env, o } = this;
-        env.locks.request(lockOfHub(o.key), { mode: 'shared', signal: this.end.signal }, async () => {}).then(async () => {
+        env.locks.request(lockOfHub(o.key, 'worker'), { mode: 'shared', signal: this.end.signal }, async () => {}).then(async () => {
             if (this.isOver) return;
             port.onmessage = null;
             this.send = null;
@@ -144,6 +150,8 @@ export class Link {
             else if (e.data.hub !== this.hubId) this.attach();
         };
         this.send = m => hubs.postMessage(m);
+        /* A leader that hangs keeps nobody from listening already. */
+        this.timers.after('ready', WORKER_MS, () => this.isReady?.());
         this.end.signal.addEventListener('abort', () => {
             mine.close();
             hubs.close();
@@ -202,19 +210,9 @@ export class Link {
         });
     }
 
-    /** A socket of its own; other pages are told of signing out alone. */
+    /** A socket of its own. */
     viaSocket() {
-        const { env, o } = this;
-        const out = o.share && env.channel ? env.channel(channelTo(o.key, 'signout')) : null;
-        if (out) out.onmessage = () => this.hub?.close({ code: 1000, reason: 'signed out' });
-        this.end.signal.addEventListener('abort', () => out?.close());
-        this.host(new Hub({
-            mode: 'socket', env, living: async () => [this.id],
-            over: why => {
-                if (why.reason === 'signed out') out?.postMessage('out');
-                this.finish(why);
-            },
-        }));
+        this.host(new Hub({ mode: 'socket', env: this.env, living: async () => [this.id], over: why => this.finish(why) }));
     }
 
     /** As if the hub were elsewhere: nothing is called back while something else runs. @param {Hub} hub */
@@ -489,6 +487,17 @@ export class Link {
         this.handles.clear();
         this.post({ t: 'bye' });
         if (!this.hub) this.finish(why);
+    }
+
+    signOut() {
+        this.post({ t: 'signout' });
+        this.out?.postMessage('signed out');
+        this.signedOut();
+    }
+
+    signedOut() {
+        this.hub?.close(SIGNED_OUT);
+        this.depart(SIGNED_OUT);
     }
 
     /** @param {Why} why */

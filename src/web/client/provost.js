@@ -118,8 +118,7 @@ class Handle {
     }
     signOut() {
         if (this.#closed) return;
-        this.#link.post({ t: 'signout' });
-        this.#link.depart({ code: 1000, reason: 'signed out' });
+        this.#link.signOut();
     }
 }
 
