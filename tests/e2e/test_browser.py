@@ -28,7 +28,7 @@ EVERY_WAY = pytest.mark.parametrize("way", [SHARED_WORKER, LEADER, WITHOUT_WORKE
 SHARED_WAYS = pytest.mark.parametrize("way", [SHARED_WORKER, LEADER], ids=ids[:2])
 
 # What each of several components of a page does: it has a handle of its own, and notes what it hears.
-MOUNT = """async ({ components, token, options, live }) => {
+MOUNT = """async ({ components, token, options }) => {
   const { connect } = await import('/client/provost.js')
   Object.assign(window, { token, asked: [], states: [], resyncs: [], mounted: window.mounted ?? [] })
   for (let n = 0; n < components; n++) {
@@ -39,7 +39,7 @@ MOUNT = """async ({ components, token, options, live }) => {
     const one = { handle, changes: [], counts: [], problems: [] }
     const onError = problem => one.problems.push(problem)
     one.stop = handle.on('table:thing', 'change', ({ keys }) => one.changes.push(...keys.map(Number)), { onError })
-    if (live) handle.subscribe('/api/things/count', ({ count }) => one.counts.push(count), { onError })
+    handle.subscribe('/api/things/count', ({ count }) => one.counts.push(count), { onError })
     mounted.push(one)
   }
   const { handle } = mounted[0]
@@ -51,6 +51,7 @@ WAITING = "() => mounted.every(one => one.handle.state === 'waiting')"
 ALL_OPEN = "() => mounted.every(one => one.handle.state === 'open')"
 SINCE = "first => mounted.map(one => one.changes.filter(key => key >= first))"
 HAS_HEARD = "key => mounted.every(one => one.changes.at(-1) >= key)"
+PROBLEMS = "() => mounted.flatMap(one => one.problems)"
 INFO = "() => mounted[0].handle.info()"
 RESYNCS = "() => resyncs"
 
@@ -140,6 +141,13 @@ def hears(tab, keys, seconds=10):
     tab.wait(HAS_HEARD, keys[-1], seconds)
     for heard in tab.run(SINCE, keys[0]):
         assert heard == keys
+    assert tab.run(PROBLEMS) == []
+
+
+def shows(server, tab):
+    """Every component's subscription is of what the table has now."""
+    count, = server.cluster.sql(server.db, "SELECT count(*) FROM thing")[0]
+    tab.wait("count => mounted.every(one => one.counts.at(-1) === count)", count)
 
 
 class Stream(threading.Thread):
@@ -186,6 +194,9 @@ def test_three_tabs_of_five_components(chromium, server, issuer, figures, way):
     keys = insert(server, 5)
     for tab in tabs:
         hears(tab, keys)
+        shows(server, tab)
+    live = sockets(server, issuer)["live"]
+    assert (live["paths"], live["subscriptions"]) == (1, expected), live
     assert figures.accepted == expected
 
 
@@ -242,6 +253,7 @@ def test_the_tab_that_has_it_leaves_mid_stream(chromium, server, issuer, figures
     assert len(user.tabs) == 1
     for tab in user.tabs:
         hears(tab, stream.keys)
+        shows(server, tab)
         assert tab.run(RESYNCS) == [], "nothing was given up"
         assert tab.run(INFO)["tabs"] == 1
     assert figures.open == 1
@@ -367,6 +379,7 @@ def test_offline_and_back(chromium, server, issuer, figures, way):
         for tab in tabs:
             tab.wait(ALL_OPEN, seconds=20)
             hears(tab, keys)
+            shows(server, tab)
             assert tab.run(RESYNCS) == []
         assert figures.open == 1
 
@@ -414,4 +427,5 @@ def test_hidden_for_minutes(chromium, server, issuer, figures):
         tab.call("clock.runFor", 1000)  # at once, but for the second that lies between any two attempts
         tab.wait(ALL_OPEN)
         hears(tab, keys)
+        shows(server, tab)
         assert figures.open == 1 and tab.run(RESYNCS) == []
