@@ -66,7 +66,9 @@ def server(cluster, empty_template, issuer, request):
     cluster.create("browser", empty_template)
     request.addfinalizer(lambda: cluster.drop("browser"))
     cluster.sql("browser", "CREATE TABLE thing (id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY, note text)")
-    server = Server(cluster, "browser", ENDPOINTS, {"auth": {**issuer.config(), "leeway": "1s"}}, token=True)
+    # A heartbeat that is late because of all that a browser does would have clients look at everything anew.
+    config = {"auth": {**issuer.config(), "leeway": "1s"}, "database": {"heartbeat": "10s"}}
+    server = Server(cluster, "browser", ENDPOINTS, config, token=True)
     c.prepare(cluster, "browser", server)
     with server:
         server.cluster, server.db = cluster, "browser"

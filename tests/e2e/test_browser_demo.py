@@ -77,8 +77,7 @@ def test_shows_what_there_is_and_what_changes(chromium, server, issuer):
     answer = server.request("POST", f"/api/admin/payments/approve/{payment}", server.admin)
     assert answer.status == 200, answer
     page.wait(f"expected => ({TEXT})('#pending').replace(',', '') === expected", str(before - 1))
-    assert [page.run(TEXT, selector) for selector in ("#tabs", "#sockets")] == ["1", "1"]
-    assert page.run(TEXT, "#mode") == "by a SharedWorker"
+    page.wait(f"() => ['#tabs', '#sockets', '#mode'].map({TEXT}).join() === '1,1,by a SharedWorker'")
 
 
 @pytest.mark.browser
@@ -144,7 +143,7 @@ def test_who_may_not_see_it_is_told_so(chromium, server, issuer):
     page.call("fill", "#token", issuer.jwt("stu", roles=("student",)))
     page.call("click", "#sign-in button")
     page.wait("() => !document.getElementById('courses-problem').hidden")
-    assert page.run(TEXT, "#pending") == "?"
+    page.wait(f"() => ({TEXT})('#pending') === '?'")
     shoot(page, "forbidden")
 
 
@@ -237,6 +236,7 @@ def test_a_key_alone_has_no_inbox(chromium, server, issuer):
     page = sign_in(chromium.context().page(), server, key)
     assert "say whose this key is" in page.run(TEXT, "#notifications-empty")
     page.call("click", "#sign-out")
+    page.wait("() => !document.getElementById('sign-in').hidden")
     notify(server, "for its user", user)
     sign_in(page, server, key, user).wait(f"() => ({ITEMS})().join() === 'for its user'")
     page.call("click", "#notifications li button")
