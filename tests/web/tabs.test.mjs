@@ -297,7 +297,7 @@ scenario('a new leader of a session that is forgotten: all are told to look anew
 });
 
 scenario('what one page has taken is not shown by another after the leader is gone', async () => {
-    const { server, clock, pages, handles } = await opened('leader', 3);
+    const { browser, server, clock, pages, handles } = await opened('leader', 3);
     const taken = spy(), other = spy();
     const stop = handles[1].on('user:u', 'note', taken);
     await flushed(handles);
@@ -306,12 +306,14 @@ scenario('what one page has taken is not shown by another after the leader is go
     server.notify(1, 'a');
     await eventually(clock, () => server.last.of('ack').length);
     stop();
-    handles[2].on('user:u', 'note', other);
     pages[0].kill();
     await eventually(clock, () => server.open.length === 1);
+    const late = await browser.page().connect();
+    late.on('user:u', 'note', other);
+    await flushed([late]);
     server.refuses.clear();
     await eventually(clock, () => server.outbox.size === 0);
-    await flushed([handles[1], handles[2]]);
+    await flushed([handles[1], late]);
     assert.deepEqual([taken.calls.length, other.calls.length], [1, 0]);
 });
 
