@@ -75,6 +75,7 @@ struct message {
 	uint32_t refs;
 	uint32_t size; /* of the frame, header included */
 	uint8_t kind;
+	bool passed;   /* its topic says something else by now */
 	uint64_t room; /* id of it; events only */
 	uint64_t seq;
 	uint8_t frame[];
