@@ -92,3 +92,16 @@ scenario('a page that does not come is not waited for for ever', async () => {
     await clock.advance(1);
     assert.equal(server.sockets.length, 1);
 });
+
+scenario('a page that comes too late while nobody has connected yet is told to look anew', async () => {
+    const { server, clock, hub, attach, told } = made();
+    hub.living = async () => ['a', 'b'];
+    server.auto = false;
+    attach('a', { rooms: ['news'] });
+    await clock.advance(1_000);
+    attach('b', { rooms: ['news'], mark: { n: 3, life: 'former', session: 's3', seq: 50 } });
+    server.auto = true;
+    server.last.accept();
+    await clock.advance(0);
+    assert.deepEqual(told.filter(([tab, m]) => tab === 'b' && m.t === 'resync').map(([, m]) => m.what), [{ rooms: ['news'], paths: [] }]);
+});

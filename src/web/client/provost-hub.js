@@ -104,13 +104,13 @@ export class Hub {
     /** One that belongs to an earlier hub and was not there in time. @param {Tab} tab */
     lateComer(tab) {
         const { core } = this, now = core?.session;
-        if (tab.mark && now && (tab.mark.life !== now.life || tab.mark.seq < now.seq)) core?.doubt(tab.rooms);
+        if (tab.mark && (!now || tab.mark.life !== now.life || tab.mark.seq < now.seq)) core?.doubt(tab.rooms);
     }
 
     async gather() {
         if (!this.timers.set.has('gather')) this.timers.after('gather', GATHER_MS, () => this.start());
-        const living = await this.living();
-        if (!this.isOver && !this.started && living.every(id => this.tabs.has(id))) this.start();
+        const living = await this.living().catch(e => void this.env.report(e));
+        if (living && !this.isOver && !this.started && living.every(id => this.tabs.has(id))) this.start();
     }
 
     /** From what the pages have seen, the connection is taken up where the one furthest behind is. */
@@ -266,13 +266,13 @@ export class Hub {
         if (m.nid === undefined) return this.tell({ t: 'event', m });
         if (this.done.has(m.nid)) return this.core?.ack(m.nid);
         if (!this.pending.has(m.nid)) {
-            /* The server has it still, and sends it with the next hello. */
+            /* Who listens now is told. For others the server has it still, and sends it with the next hello. */
             if (this.pending.size >= PENDING_MAX || this.pendingBytes + bytes > PENDING_BYTES) {
                 this.overflow = true;
-                return;
+            } else {
+                this.pending.set(m.nid, { m, bytes });
+                this.pendingBytes += bytes;
             }
-            this.pending.set(m.nid, { m, bytes });
-            this.pendingBytes += bytes;
         }
         for (const tab of this.tabs.values()) if (tab.rooms.has(m.room)) tab.post({ t: 'event', m });
     }
