@@ -220,6 +220,7 @@ struct client {
 	bool broken;       /* the socket is: to be dropped when it is its turn */
 	bool wants;        /* `wanted` is not empty */
 	uint8_t durable;   /* enum durable */
+	bool was_full;     /* it had no room for something of what it is owed */
 	struct outbox out;
 	TAILQ_ENTRY(client) flush;
 	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
