@@ -170,7 +170,7 @@ static int begin(struct hub *h, struct topic *t)
 	t->reads++;
 	t->urgent = false;
 	if (urgency == LIVE_REFRESH) {
-		t->next_ms = h->now_ms + (uint64_t)h->options.refresh_interval_ms;
+		t->refreshed_ms = h->now_ms;
 		COUNT(h, refreshes, 1);
 	} else {
 		COUNT(h, first_reads, 1);

@@ -71,7 +71,7 @@ struct topic {
 	TAILQ_ENTRY(topic) link; /* of topics.list or topics.line */
 	struct timer timer;      /* of what is settled: the end of its ttl */
 	struct read *read;       /* TOPIC_READING */
-	uint64_t next_ms;        /* no refresh before */
+	uint64_t refreshed_ms;   /* when a refresh was last begun; 0: never */
 	uint64_t pause_ms;       /* it failed: what it was put off by; 0: it did not */
 	uint64_t tried;          /* raises when it was last begun to be read, */
 	uint64_t tried_ms;       /* and when that was */
@@ -141,7 +141,7 @@ bool topic_is_current(const struct hub *h, const struct topic *t);
 /* Somebody waits for what it says: it is read next. */
 void topic_hasten(struct hub *h, struct topic *t);
 
-/* What has become old is to be read: now, or when it is not too soon. */
+/* What has become old is to be read: now, or when it is not too soon after the last time. */
 void topic_refresh(struct hub *h, struct topic *t);
 void topic_line_up(struct hub *h, struct topic *t);
 void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms);
