@@ -286,9 +286,9 @@ struct mail {
 struct figures {
 	_Atomic uint64_t clients, unidentified, users, rooms, memberships, sessions, adopted,
 	    events, messages_out, bytes_out, messages_in, bytes_in, sends, ticks, batch_max,
-	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, reading, waiting,
-	    first_reads, refreshes, unchanged, failed_reads, bodies, postponed, sweeps, sweep_us,
-	    sweep_us_max, published, durable;
+	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, passed_bytes,
+	    reading, waiting, first_reads, refreshes, unchanged, failed_reads, bodies, postponed,
+	    sweeps, sweep_us, sweep_us_max, published, durable;
 	_Atomic uint64_t closed[HUB_CODES];
 };
 
