@@ -69,7 +69,7 @@ bool topic_is_current(const struct hub *h, const struct topic *t)
 {
 	bool expired = t->timer.at_ms && t->timer.at_ms <= h->now_ms;
 	return t->state == TOPIC_SETTLED && t->message && !expired &&
-	       !live_is_old(h->topics->live, t->slot, t->slots, t->start);
+	       live_is_fresh(h->topics->live, t->slot, t->slots, t->start);
 }
 
 /* ---- life ---------------------------------------------------------------------------- */

@@ -136,7 +136,7 @@ int topic_get(struct hub *h, const char *text, size_t n, struct live_path *p,
               struct topic **ret) _must_check_;
 /* One that nobody watches any more goes. */
 void topic_put(struct hub *h, struct topic *t);
-/* Whether what it says holds, right now. */
+/* Whether what it says is known to hold, right now. */
 bool topic_is_current(const struct hub *h, const struct topic *t);
 /* Somebody waits for what it says: it is read next. */
 void topic_hasten(struct hub *h, struct topic *t);
@@ -178,8 +178,8 @@ int watch_move(struct hub *h, struct watch *w, struct topic *to) _must_check_;
 void watch_free(struct hub *h, struct watch *w);
 /* Puts what the topic says, unless its client has it; or marks it, for when there is room. */
 void watch_offer(struct hub *h, struct watch *w);
-/* The topic has something to say. `old`: it was overtaken, so it is not for those who have come
- * while it was read. True: there are such. */
+/* The topic has something to say. `old`: it was overtaken, or may have been, so it is not for those
+ * who have come while it was read. True: there are such. */
 bool watch_offer_all(struct hub *h, struct topic *t, bool old);
 /* The topic is over: everybody is told the message, which says so. */
 void watch_end_all(struct hub *h, struct topic *t, struct message *m);
