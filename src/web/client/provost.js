@@ -214,7 +214,7 @@ function browser() {
         url: location?.href ?? script,
         now: () => Date.now(),
         random: () => Math.random(),
-        uuid: () => hex(crypto.getRandomValues(new Uint8Array(16)).buffer),
+        uuid: () => hex(g.crypto.getRandomValues(new Uint8Array(16)).buffer),
         report: e => (g.reportError ? g.reportError(e) : console.error(e)),
         setTimeout: (f, ms) => g.setTimeout(f, ms),
         clearTimeout: t => g.clearTimeout(t),
