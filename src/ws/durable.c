@@ -69,7 +69,8 @@ static void ask(struct hub *h, struct user *u)
 		if (!may_load(h, c))
 			continue;
 		c->durable = DURABLE_LOADING;
-		c->load = number;
+		memmove(c->load + 1, c->load, sizeof c->load - sizeof *c->load);
+		c->load[0] = number;
 	}
 }
 
@@ -144,9 +145,12 @@ static int compare(const void *a, const void *b)
 
 static bool was_told(const struct user *u, const struct client *c, int64_t id)
 {
-	const struct told key = {c->load, id};
-
-	return u->told && bsearch(&key, u->told, u->tolds, sizeof key, compare);
+	for (size_t i = 0; u->told && i < LOADS_KEPT; i++) {
+		const struct told key = {c->load[i], id};
+		if (bsearch(&key, u->told, u->tolds, sizeof key, compare))
+			return true;
+	}
+	return false;
 }
 
 /* ---- telling ------------------------------------------------------------------------- */
@@ -272,6 +276,11 @@ static bool is_among(const struct hub_kept *k, int64_t id)
 	return low < k->rows && k->row[low].id == id;
 }
 
+static bool is_loading(const struct client *c, const struct hub_kept *k)
+{
+	return c->durable == DURABLE_LOADING && c->load[0] == k->number && c->state == CLIENT_OPEN;
+}
+
 /* To whoever was told the page whole. Of what is beyond it the next page has what is kept. */
 static void release(struct hub *h, struct user *u, const struct hub_kept *k)
 {
@@ -285,7 +294,7 @@ static void release(struct hub *h, struct user *u, const struct hub_kept *k)
 			continue;
 		struct message *m = of_user(h, u, e->id, e->name, e->data, e->data_len);
 		TAILQ_FOREACH (c, &u->everyone, of_subject)
-			if (c->durable == DURABLE_LOADING && c->load == k->number && !put(h, c, m))
+			if (is_loading(c, k) && !put(h, c, m))
 				retry_soon(h, c, 0);
 		done_with(m);
 	}
@@ -293,11 +302,6 @@ static void release(struct hub *h, struct user *u, const struct hub_kept *k)
 }
 
 /* ---- a page -------------------------------------------------------------------------- */
-
-static bool is_loading(const struct client *c, const struct hub_kept *k)
-{
-	return c->durable == DURABLE_LOADING && c->load == k->number && c->state == CLIENT_OPEN;
-}
 
 static void tell_row(struct hub *h, struct user *u, const struct hub_kept *k,
                      const struct hub_row *row)
