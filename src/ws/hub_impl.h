@@ -221,6 +221,7 @@ struct client {
 	bool broken;       /* the socket is: to be dropped when it is its turn */
 	bool wants;        /* `wanted` is not empty */
 	uint8_t durable;   /* enum durable */
+	bool was_full;     /* it had no room for something of what it is owed */
 	struct outbox out;
 	TAILQ_ENTRY(client) flush;
 	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
@@ -286,9 +287,9 @@ struct mail {
 struct figures {
 	_Atomic uint64_t clients, unidentified, users, rooms, memberships, sessions, adopted,
 	    events, messages_out, bytes_out, messages_in, bytes_in, sends, ticks, batch_max,
-	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, reading, waiting,
-	    first_reads, refreshes, unchanged, failed_reads, bodies, postponed, sweeps, sweep_us,
-	    sweep_us_max, published, durable;
+	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, passed_bytes,
+	    reading, waiting, first_reads, refreshes, unchanged, failed_reads, bodies, postponed,
+	    sweeps, sweep_us, sweep_us_max, published, durable;
 	_Atomic uint64_t closed[HUB_CODES];
 };
 

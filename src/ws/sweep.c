@@ -136,7 +136,7 @@ static void look(struct hub *h)
 		topics_raised(h);
 	if (TAILQ_EMPTY(&x->review))
 		names_each(&x->by_name, review_topic, h);
-	if (topics_forget_passed(x))
+	if (topics_forget_passed(h))
 		relieve(h);
 }
 

@@ -133,8 +133,9 @@ int topic_get(struct hub *h, const char *text, size_t n, struct live_path *p, st
 	return r;
 }
 
-bool topics_forget_passed(struct topics *x)
+bool topics_forget_passed(struct hub *h)
 {
+	struct topics *x = h->topics;
 	size_t kept = 0;
 	for (size_t i = 0; i < x->passed_count; i++) {
 		struct message *m = x->passed[i];
@@ -146,13 +147,15 @@ bool topics_forget_passed(struct topics *x)
 		message_unref(m);
 	}
 	x->passed_count = kept;
+	atomic_store_explicit(&h->figures.passed_bytes, x->passed_bytes, memory_order_relaxed);
 	return x->passed_bytes > PASSED_MAX;
 }
 
-static bool has_room_for_passed(struct topics *x)
+static bool has_room_for_passed(struct hub *h)
 {
+	struct topics *x = h->topics;
 	if (x->passed_count == x->passed_cap)
-		(void)topics_forget_passed(x);
+		(void)topics_forget_passed(h);
 	if (x->passed_count < x->passed_cap)
 		return true;
 	size_t cap = MAX(x->passed_cap * 2, (size_t)64);
@@ -165,15 +168,17 @@ static bool has_room_for_passed(struct topics *x)
 }
 
 /* Takes the reference over. Without memory it is not counted, that is all. */
-static void pass(struct topics *x, struct message *m)
+static void pass(struct hub *h, struct message *m)
 {
-	if (m->refs == 1 || !has_room_for_passed(x)) {
+	struct topics *x = h->topics;
+	if (m->refs == 1 || !has_room_for_passed(h)) {
 		message_unref(m);
 		return;
 	}
 	m->passed = true;
 	x->passed[x->passed_count++] = m;
 	x->passed_bytes += m->size;
+	atomic_store_explicit(&h->figures.passed_bytes, x->passed_bytes, memory_order_relaxed);
 }
 
 void topic_set_message(struct hub *h, struct topic *t, struct message *m)
@@ -182,7 +187,7 @@ void topic_set_message(struct hub *h, struct topic *t, struct message *m)
 	x->bytes -= t->message ? t->message->size : 0;
 	x->bytes += m ? m->size : 0;
 	if (t->message)
-		pass(x, t->message);
+		pass(h, t->message);
 	t->message = m;
 	atomic_store_explicit(&h->figures.body_bytes, x->bytes, memory_order_relaxed);
 }
@@ -222,11 +227,10 @@ struct topics *topics_new(struct live *l)
 	return x;
 }
 
-void topics_free(struct topics **xp)
+void topics_free(struct hub *h)
 {
-	struct topics *x = *xp;
+	struct topics *x = h->topics;
 	struct read *r;
-	*xp = NULL;
 	while ((r = STAILQ_FIRST(&x->ended))) {
 		STAILQ_REMOVE_HEAD(&x->ended, link);
 		x->in_flight[r->urgency]--;
@@ -234,10 +238,11 @@ void topics_free(struct topics **xp)
 		free(r);
 	}
 	ALWAYS(x->in_flight[LIVE_FIRST] == 0 && x->in_flight[LIVE_REFRESH] == 0);
-	(void)topics_forget_passed(x);
+	(void)topics_forget_passed(h);
 	ALWAYS(x->passed_count == 0);
 	free(x->passed);
 	names_done(&x->by_name);
 	buf_done(&x->name);
 	free(x);
+	h->topics = NULL;
 }

@@ -128,7 +128,7 @@ struct topics {
 
 struct topics *topics_new(struct live *l);
 /* No read may be left in flight. */
-void topics_free(struct topics **t);
+void topics_free(struct hub *h);
 
 /* The topic, found or made, without a watch yet; takes the path's references over, also on failure.
  * -EBUSY: too many are watched, or their bodies take too much room; -ENOMEM. */
@@ -152,7 +152,7 @@ void topic_move(struct hub *h, struct topic *t, enum topic_state to, uint64_t at
 void topic_set_message(struct hub *h, struct topic *t, struct message *m);
 
 /* Forgets what everybody has been sent. True: what was not is too much. */
-bool topics_forget_passed(struct topics *x);
+bool topics_forget_passed(struct hub *h);
 
 /* Reads that have ended, and those that there is room for. */
 void topics_take_ended(struct hub *h);

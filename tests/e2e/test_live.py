@@ -7,7 +7,7 @@ import pytest
 import caching
 import callers as c
 from harness import SCRATCH, Server, wait_until
-from living import ENDPOINTS, TABLES, etag, hear, report
+from living import ENDPOINTS, TABLES, etag, hear, quiet, report
 from websocket import WebSocket
 
 
@@ -119,6 +119,7 @@ def test_what_is_rolled_back_is_not_told(server, cluster, db, sql):
         connection.autocommit = False
         ws.subscribe("/api/items")
         assert ws.data()["body"] == []
+        quiet(server)       # what came before it may be told of late
         before = report(server)["refreshes"]
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO item VALUES ('a', 1)")
@@ -283,6 +284,31 @@ def test_reloads(cluster, db, sql):
         assert {(d := ws.data())["path"] for _ in range(2)} == {"/api/items", "/api/items/a"}
         assert report(server)["paths"] == 3
         assert ws.silent()
+
+
+def test_those_who_watch_what_a_reload_changes(cluster, db, sql):
+    """All of them go over to what is there now, in whatever order they leave it."""
+    sql("INSERT INTO item VALUES ('a', 1)")
+    with Server(cluster, db, ENDPOINTS) as server, contextlib.ExitStack() as stack:
+        stays = [stack.enter_context(WebSocket(server.port, hello=True)) for _ in range(5)]
+        for n in range(4):
+            goes = [stack.enter_context(WebSocket(server.port, hello=True)) for _ in range(5)]
+            for ws in [*stays, *goes] if n == 0 else goes:
+                ws.subscribe("/api/items")
+                ws.data()
+            server.write_endpoint("items/list.sql", ENDPOINTS["items/list.sql"].replace("'n', n", f"'n{n}', n"))
+            server.reload()
+            for ws in (*stays, *goes):
+                assert ws.data(seconds=20)["body"] == [{"id": "a", f"n{n}": 1}]
+            for ws in goes[n:] + goes[:n]:
+                assert ws.call("unsubscribe", path="/api/items")["ev"] == "ok"
+            sql("UPDATE item SET n = 2")
+            for ws in stays:
+                assert ws.data()["body"] == [{"id": "a", f"n{n}": 2}]
+            assert report(server)["paths"] == 1 and report(server)["subscriptions"] == 5
+            sql("UPDATE item SET n = 1")
+            for ws in stays:
+                ws.data()
 
 
 def test_the_interval_is_set_by_a_reload(cluster, db, sql):

@@ -251,6 +251,22 @@ scenario('a path that nobody watches any more is let go after a moment, and kept
     assert.equal(server.last.of('subscribe')[1].etag, undefined);
 });
 
+scenario('a room that nobody listens to any more is left after a moment, and kept for who comes back', async () => {
+    const { c, server, clock } = await opened();
+    const heard = spy();
+    c.on('news', '*', () => {})();
+    await clock.advance(900);
+    const stop = c.on('news', '*', heard);
+    await clock.advance(5_000);
+    server.publish('news', 'a', 1);
+    await settle();
+    assert.equal(heard.calls.length, 1);
+    assert.deepEqual([server.last.of('join').length, server.last.of('leave').length], [1, 0]);
+    stop();
+    await clock.advance(1_000);
+    assert.equal(server.last.of('leave').length, 1);
+});
+
 scenario('a body that is the same after a reconnection is not shown again', async () => {
     const { c, server, clock } = await opened();
     server.put('/api/a', 1, 'e1');
@@ -418,14 +434,18 @@ scenario('a durable event is acknowledged once its callbacks have returned', asy
 
 scenario('an asynchronous callback is waited for', async () => {
     const { c, server, clock } = await opened();
-    let finish;
-    c.on('user:u', 'note', () => new Promise(resolve => (finish = resolve)));
-    c.on('user:u', '*', () => {});
+    const finish = [];
+    const stop = c.on('user:u', 'note', () => new Promise(resolve => finish.push(resolve)));
+    c.on('user:u', '*', () => new Promise(resolve => finish.push(resolve)));
     await clock.advance(0);
     server.notify(1, 'a');
     await clock.advance(3600_000);
     assert.deepEqual(server.acked, []);
-    finish();
+    stop();
+    finish[1]();
+    await clock.advance(20);
+    assert.deepEqual(server.acked, [], 'what runs already is waited for all the same');
+    finish[0]();
     await clock.advance(20);
     assert.deepEqual(server.acked, [1]);
 });

@@ -34,7 +34,7 @@ function both(name, f) {
 }
 
 both('three pages with five components each: one socket', async kind => {
-    const { browser, server, pages, handles } = await opened(kind);
+    const { server, pages, handles } = await opened(kind);
     const more = await Promise.all(pages.flatMap(page => [1, 2, 3, 4].map(() => page.connect())));
     const heard = [...handles, ...more].map(c => {
         const f = spy();
@@ -54,7 +54,7 @@ both('three pages with five components each: one socket', async kind => {
 });
 
 both('a path is subscribed to once; another page gets its body from the first', async kind => {
-    const { browser, server, handles } = await opened(kind);
+    const { server, handles } = await opened(kind);
     server.put('/api/a', { n: 1 }, 'e1');
     const first = spy(), second = spy(), other = spy();
     handles[0].subscribe('/api/a', first);
@@ -70,7 +70,7 @@ both('a path is subscribed to once; another page gets its body from the first', 
 });
 
 both('pages that die without a word are noticed, and what only they wanted is let go', async kind => {
-    const { browser, server, clock, pages, handles } = await opened(kind);
+    const { server, clock, pages, handles } = await opened(kind);
     handles[2].on('news', '*', () => {});
     handles[2].subscribe('/api/a', () => {});
     await until(() => server.last.of('subscribe').length);
@@ -93,7 +93,7 @@ both('the last page of all lets the socket go', async kind => {
 });
 
 both('a page that releases does not close another’s', async kind => {
-    const { browser, server, clock, handles } = await opened(kind);
+    const { server, clock, handles } = await opened(kind);
     const heard = spy();
     handles[1].on('news', '*', heard);
     await until(() => server.last.of('join').length);
@@ -107,7 +107,7 @@ both('a page that releases does not close another’s', async kind => {
 });
 
 both('signing out in one page signs out all, of that subject', async kind => {
-    const { browser, server, clock, pages, handles } = await opened(kind, 3, i => ({ token: jwt({ sub: i < 2 ? 'a' : 'b' }) }));
+    const { server, clock, pages, handles } = await opened(kind, 3, i => ({ token: jwt({ sub: i < 2 ? 'a' : 'b' }) }));
     server.wantsToken = true;
     assert.equal(server.open.length, 2);
     handles[1].signOut();
@@ -123,7 +123,7 @@ both('signing out in one page signs out all, of that subject', async kind => {
 });
 
 both('replaced elsewhere: closed in all pages', async kind => {
-    const { browser, server, clock, handles } = await opened(kind);
+    const { server, clock, handles } = await opened(kind);
     server.last.fail(4001, 'replaced');
     await until(() => handles.every(c => c.state === 'closed'));
     assert.deepEqual(handles.map(c => c.why.code), [4001, 4001, 4001]);
@@ -134,7 +134,7 @@ both('replaced elsewhere: closed in all pages', async kind => {
 both('the pages are asked for a token one after another', async kind => {
     const asked = [];
     let answers = true;
-    const { browser, server, clock, handles, pages } = await opened(kind, 3, i => ({
+    const { server, clock, handles, pages } = await opened(kind, 3, i => ({
         token: () => {
             asked.push(i);
             if (answers || i === 1) return jwt({ sub: 'u', i });
@@ -172,7 +172,7 @@ both('the pages are asked for a token one after another', async kind => {
 
 both('a page whose token is of another subject leaves, the others go on', async kind => {
     let other = false;
-    const { browser, server, clock, handles } = await opened(kind, 3, i => ({ token: () => jwt({ sub: other && i === 2 ? 'b' : 'a', i }) }));
+    const { server, clock, handles } = await opened(kind, 3, i => ({ token: () => jwt({ sub: other && i === 2 ? 'b' : 'a', i }) }));
     server.wantsToken = true;
     await clock.advance(20_000);
     other = true;
@@ -183,7 +183,7 @@ both('a page whose token is of another subject leaves, the others go on', async 
 });
 
 both('one page’s acknowledgement counts for all', async kind => {
-    const { browser, server, clock, handles } = await opened(kind);
+    const { server, clock, handles } = await opened(kind);
     let finish;
     const slow = spy(() => new Promise(resolve => (finish = resolve))), quick = spy();
     handles[0].on('user:u', 'note', slow);
@@ -229,7 +229,7 @@ function listeners(handles) {
 }
 
 scenario('the leader’s page is killed in the middle of a stream: nothing is lost, nothing comes twice', async () => {
-    const { browser, server, clock, pages, handles } = await opened('leader', 4);
+    const { server, clock, pages, handles } = await opened('leader', 4);
     const heard = listeners(handles);
     await flushed(handles);
     await until(() => server.last.of('join').length === 2);
@@ -265,23 +265,24 @@ scenario('a new leader resumes from the page that is furthest behind', async () 
     await settle();
     server.publish('news', 'a', 1);
     await until(() => heard.every(h => h.news.length === 1));
-    /* What the leader says to the second page is lost with it. */
-    const id = browser.locks.names(pages[1])[0].split(':').at(-1);
+    /* What the leader says to the last page is lost with it. */
+    const id = browser.locks.names(pages[2])[0].split(':').at(-1);
     const [channel] = pages[0].channels(`:${id}:`);
     channel.postMessage = () => {};
     server.publish('news', 'a', 2);
     server.publish('news', 'a', 3);
-    await until(() => heard[2].news.length === 3);
+    await until(() => heard[1].news.length === 3);
     pages[0].kill();
-    await eventually(clock, () => server.open.length === 1 && heard[1].news.length === 3);
+    await eventually(clock, () => server.open.length === 1 && heard[2].news.length === 3);
     server.publish('news', 'a', 4);
     await eventually(clock, () => heard[1].news.length === 4 && heard[2].news.length === 4);
     assert.deepEqual(heard[1].news, [1, 2, 3, 4]);
     assert.deepEqual(heard[2].news, [1, 2, 3, 4]);
+    assert.deepEqual(heard.map(h => h.resyncs.length), [0, 0, 0]);
 });
 
 scenario('a new leader of a session that is forgotten: all are told to look anew', async () => {
-    const { browser, server, clock, pages, handles } = await opened('leader', 3);
+    const { server, clock, pages, handles } = await opened('leader', 3);
     const heard = listeners(handles);
     await flushed(handles);
     await until(() => server.last.of('join').length === 2);
@@ -298,23 +299,72 @@ scenario('a new leader of a session that is forgotten: all are told to look anew
 scenario('what one page has taken is not shown by another after the leader is gone', async () => {
     const { browser, server, clock, pages, handles } = await opened('leader', 3);
     const taken = spy(), other = spy();
-    handles[1].on('user:u', 'note', taken);
+    const stop = handles[1].on('user:u', 'note', taken);
     await flushed(handles);
     await until(() => server.last.of('join').length);
     server.refuses.set('ack', 4503);
     server.notify(1, 'a');
     await eventually(clock, () => server.last.of('ack').length);
+    stop();
     pages[0].kill();
     await eventually(clock, () => server.open.length === 1);
+    const late = await browser.page().connect();
+    late.on('user:u', 'note', other);
+    await flushed([late]);
     server.refuses.clear();
-    handles[2].on('user:u', 'note', other);
     await eventually(clock, () => server.outbox.size === 0);
-    await flushed([handles[1], handles[2]]);
+    await flushed([handles[1], late]);
     assert.deepEqual([taken.calls.length, other.calls.length], [1, 0]);
 });
 
+scenario('a new leader subscribes to what all watch; what is the same is not shown again', async () => {
+    const { server, clock, pages, handles } = await opened('leader', 3);
+    const shown = handles.map(c => {
+        const f = spy();
+        c.subscribe('/api/a', f);
+        return f;
+    });
+    handles[2].subscribe('/api/b', shown[2]);
+    server.put('/api/a', 1, 'e1');
+    server.put('/api/b', 'b', 'f1');
+    await until(() => shown[0].calls.length === 1 && shown[1].calls.length === 1 && shown[2].calls.length === 2);
+    pages[0].kill();
+    server.put('/api/b', 'c', 'f2');
+    await eventually(clock, () => shown[2].calls.length === 3);
+    assert.deepEqual([shown[1].calls.length, shown[2].calls.map(([body]) => body)], [1, [1, 'b', 'c']]);
+    server.put('/api/a', 2, 'e2');
+    await until(() => shown[1].calls.length === 2 && shown[2].calls.length === 4);
+});
+
+scenario('signing out while there is no leader', async () => {
+    const { server, clock, pages, handles } = await opened('leader', 4);
+    handles[3].on('news', '*', () => {});
+    await until(() => server.last.of('join').length);
+    pages[0].kill();
+    handles[2].signOut();
+    await eventually(clock, () => handles.slice(1).every(c => c.state === 'closed'));
+    await clock.advance(60_000);
+    assert.equal(server.open.length, 0);
+});
+
+scenario('a leader that hangs keeps nobody from listening already', async () => {
+    const { browser, server, clock, pages } = await opened('leader', 1);
+    pages[0].dead = true; /* nothing of it runs, but it is there */
+    let c = null;
+    browser.page().connect({ worker: false }).then(made => (c = made));
+    await eventually(clock, () => c);
+    assert.equal(c.state, 'connecting');
+    const heard = spy();
+    c.on('news', '*', heard);
+    browser.kill(pages[0]);
+    await eventually(clock, () => c.state === 'open' && server.last.of('join').length);
+    await settle();
+    server.publish('news', 'a', 1);
+    await until(() => heard.calls.length);
+});
+
 scenario('a leader that has released everything leads on for the others', async () => {
-    const { browser, server, clock, pages, handles } = await opened('leader', 2);
+    const { server, clock, pages, handles } = await opened('leader', 2);
     const heard = spy();
     handles[1].on('news', '*', heard);
     await until(() => server.last.of('join').length);
@@ -369,8 +419,9 @@ for (const how of ['loudly', 'silently']) {
     scenario(`a worker that does not start (${how}): a leader instead`, async () => {
         const browser = new Browser(), { server, clock } = browser;
         browser.brokenWorkers = how;
-        const made = [browser.page().connect(), browser.page().connect()];
+        const made = [browser.page().connect(), browser.page().connect()], began = clock.time;
         await eventually(clock, () => server.open.length === 1);
+        assert.ok(how === 'silently' || clock.time - began < 5_000, 'it is not waited for');
         const handles = await Promise.all(made);
         await eventually(clock, async () => (await flushed(handles)).every(i => i.mode === 'leader' && i.tabs === 2));
         assert.equal(server.sockets.length, 1);
@@ -378,11 +429,12 @@ for (const how of ['loudly', 'silently']) {
 }
 
 scenario('no worker wanted: a leader; nothing shared: a socket each', async () => {
-    const browser = new Browser(), { server } = browser;
-    const [a, b] = [await browser.page().connect({ worker: false }), await browser.page().connect({ share: false })];
-    await until(() => a.state === 'open' && b.state === 'open');
-    assert.deepEqual([(await a.info()).mode, (await b.info()).mode], ['leader', 'socket']);
-    assert.equal(server.open.length, 2);
+    const browser = new Browser(), { server, clock } = browser;
+    const page = browser.page(), handles = [];
+    for (const options of [{ worker: false }, { share: false }, {}]) handles.push(await page.connect(options));
+    await eventually(clock, () => handles.every(c => c.state === 'open'));
+    assert.deepEqual((await flushed(handles)).map(i => i.mode), ['leader', 'socket', 'shared-worker']);
+    assert.equal(server.open.length, 3);
 });
 
 scenario('without locks each page has a socket, and signing out is for all', async () => {

@@ -22,6 +22,7 @@ const VERSION = 1; // of what pages and hub say to each other: others do not sha
 const PENDING_MAX = 1_000, PENDING_BYTES = 8 << 20; // durable events that nobody has taken yet
 const LINGER_MS = 1_000; // that rooms and paths are kept for who comes back
 const GRACE_MS = 2_000; // that the socket is
+export const SIGNED_OUT = { code: 1000, reason: 'signed out' };
 const GATHER_MS = 1_000; // that a new hub waits for the pages that are there
 
 /** @param {string} path @param {Entry} entry */
@@ -31,7 +32,8 @@ const dataOf = (path, { body, etag, stale }) => ({ t: 'data', path, body, etag, 
 const copy = mark => mark ? { ...mark } : null;
 
 export const lockOfTab = (/** @type {string} */ key, id = '') => `provost${VERSION}:tab:${key}:${id}`;
-export const lockOfHub = (/** @type {string} */ key) => `provost${VERSION}:hub:${key}`;
+/* Of a worker, or of the leader: neither waits for the other. */
+export const lockOfHub = (/** @type {string} */ key, kind = 'leader') => `provost${VERSION}:${kind}:${key}`;
 export const channelTo = (/** @type {string} */ key, to = 'hub') => `provost${VERSION}:to:${to}:${key}`;
 
 /**
@@ -102,13 +104,13 @@ export class Hub {
     /** One that belongs to an earlier hub and was not there in time. @param {Tab} tab */
     lateComer(tab) {
         const { core } = this, now = core?.session;
-        if (tab.mark && now && (tab.mark.life !== now.life || tab.mark.seq < now.seq)) core?.doubt(tab.rooms);
+        if (tab.mark && (!now || tab.mark.life !== now.life || tab.mark.seq < now.seq)) core?.doubt(tab.rooms);
     }
 
     async gather() {
         if (!this.timers.set.has('gather')) this.timers.after('gather', GATHER_MS, () => this.start());
-        const living = await this.living();
-        if (!this.isOver && !this.started && living.every(id => this.tabs.has(id))) this.start();
+        const living = await this.living().catch(e => void this.env.report(e));
+        if (living && !this.isOver && !this.started && living.every(id => this.tabs.has(id))) this.start();
     }
 
     /** From what the pages have seen, the connection is taken up where the one furthest behind is. */
@@ -171,7 +173,7 @@ export class Hub {
         const tab = this.tabs.get(m.tab), core = this.core;
         if (!core || this.isOver) return;
         /* A page's last words hold when its lock has been faster. */
-        if (m.t === 'signout') this.close({ code: 1000, reason: 'signed out' });
+        if (m.t === 'signout') this.close(SIGNED_OUT);
         else if (m.t === 'did') this.taken(m.tab, m.nid);
         else if (!tab) return;
         else if (m.t === 'listen') this.listen(tab, m.room);
@@ -264,13 +266,13 @@ export class Hub {
         if (m.nid === undefined) return this.tell({ t: 'event', m });
         if (this.done.has(m.nid)) return this.core?.ack(m.nid);
         if (!this.pending.has(m.nid)) {
-            /* The server has it still, and sends it with the next hello. */
+            /* Who listens now is told. For others the server has it still, and sends it with the next hello. */
             if (this.pending.size >= PENDING_MAX || this.pendingBytes + bytes > PENDING_BYTES) {
                 this.overflow = true;
-                return;
+            } else {
+                this.pending.set(m.nid, { m, bytes });
+                this.pendingBytes += bytes;
             }
-            this.pending.set(m.nid, { m, bytes });
-            this.pendingBytes += bytes;
         }
         for (const tab of this.tabs.values()) if (tab.rooms.has(m.room)) tab.post({ t: 'event', m });
     }
@@ -364,7 +366,7 @@ export function serveWorker(env) {
         let line = Promise.resolve();
         const take = async (/** @type {Message} */ m) => {
             if (m.t !== 'attach') return hub?.receive(m);
-            await (lock ??= hold(env.locks, lockOfHub(m.key)));
+            await (lock ??= hold(env.locks, lockOfHub(m.key, 'worker')));
             if (!hub || hub.isOver)
                 hub = new Hub({ mode: 'shared-worker', env, living: () => livingTabs(env.locks, m.key), over: () => {} });
             const its = hub;

@@ -12,7 +12,7 @@
  * @typedef {any} Handle
  */
 import { claimsOf, NIDS_MAX, Recent, textOf, Timers } from './provost-core.js';
-import { channelTo, hold, Hub, livingTabs, lockOfHub, lockOfTab, whenGone } from './provost-hub.js';
+import { channelTo, hold, Hub, livingTabs, lockOfHub, lockOfTab, SIGNED_OUT, whenGone } from './provost-hub.js';
 
 const WORKER_MS = 10_000; // that a worker may take to answer
 const FRESH_MS = 5_000; // that the token which connect() has asked for is used itself
@@ -61,6 +61,12 @@ export class Link {
         this.end = new AbortController();
         /** @type {((m: Message) => void) | null} */
         this.send = null;
+        /* Pages tell each other of signing out, too: there may be no hub at that moment. */
+        this.out = o.share && env.channel ? env.channel(channelTo(o.key, 'signout')) : null;
+        if (this.out) {
+            this.out.onmessage = () => this.signedOut();
+            this.end.signal.addEventListener('abort', () => this.out.close());
+        }
         this.unlisten = env.page.listen(wake => this.post({ t: 'page', visible: env.page.visible(), wake }));
         /** @type {Promise<void>} */
         this.ready = new Promise(resolve => (this.isReady = resolve));
@@ -93,11 +99,14 @@ export class Link {
             const failed = () => {
                 this.timers.cancel('worker');
                 this.send = null;
-                if (worker) worker.port.onmessage = worker.onerror = null;
+                if (worker) {
+                    worker.port.onmessage = worker.onerror = null;
+                    worker.port.postMessage({ t: 'bye', tab: this.id }); /* should it start after all */
+                }
                 done(false);
             };
             try {
-                worker = /** @type {any} */ (env.worker)(lockOfHub(o.key));
+                worker = /** @type {any} */ (env.worker)(lockOfHub(o.key, 'worker'));
             } catch {
                 return failed(); /* another origin's script, or a policy */
             }
@@ -125,7 +134,7 @@ export class Link {
     /** A worker that has died is replaced. @param {any} port */
     awaitDeath(port) {
         const { env, o } = this;
-        env.locks.request(lockOfHub(o.key), { mode: 'shared', signal: this.end.signal }, async () => {}).then(async () => {
+        env.locks.request(lockOfHub(o.key, 'worker'), { mode: 'shared', signal: this.end.signal }, async () => {}).then(async () => {
             if (this.isOver) return;
             port.onmessage = null;
             this.send = null;
@@ -144,6 +153,8 @@ export class Link {
             else if (e.data.hub !== this.hubId) this.attach();
         };
         this.send = m => hubs.postMessage(m);
+        /* A leader that hangs keeps nobody from listening already. */
+        this.timers.after('ready', WORKER_MS, () => this.isReady?.());
         this.end.signal.addEventListener('abort', () => {
             mine.close();
             hubs.close();
@@ -202,19 +213,9 @@ export class Link {
         });
     }
 
-    /** A socket of its own; other pages are told of signing out alone. */
+    /** A socket of its own. */
     viaSocket() {
-        const { env, o } = this;
-        const out = o.share && env.channel ? env.channel(channelTo(o.key, 'signout')) : null;
-        if (out) out.onmessage = () => this.hub?.close({ code: 1000, reason: 'signed out' });
-        this.end.signal.addEventListener('abort', () => out?.close());
-        this.host(new Hub({
-            mode: 'socket', env, living: async () => [this.id],
-            over: why => {
-                if (why.reason === 'signed out') out?.postMessage('out');
-                this.finish(why);
-            },
-        }));
+        this.host(new Hub({ mode: 'socket', env: this.env, living: async () => [this.id], over: why => this.finish(why) }));
     }
 
     /** As if the hub were elsewhere: nothing is called back while something else runs. @param {Hub} hub */
@@ -299,13 +300,13 @@ export class Link {
         const [name, data] = m.ev === 'change'
             ? ['change', { table: m.table, op: m.op, keys: m.keys ?? null }] : [m.name, m.data];
         const about = { room: m.room, name, ...(m.seq !== undefined && { seq: m.seq }), ...(m.nid !== undefined && { nid: m.nid }) };
-        const heard = [...(this.rooms.get(m.room) ?? [])].filter(l => l.name === '*' || l.name === name);
+        const all = this.rooms.get(m.room) ?? new Set(), heard = [...all].filter(l => l.name === '*' || l.name === name);
         if (m.nid !== undefined) return this.durable(m.nid, heard, data, about);
         if (this.mark) {
             if (m.seq <= this.mark.seq) return; /* said by the former leader */
             this.mark.seq = m.seq;
         }
-        for (const l of heard) this.call(l.cb, data, about);
+        for (const l of heard) if (all.has(l)) this.call(l.cb, data, about);
     }
 
     /** Once all callbacks have returned, it is dealt with; those that have are not called again.
@@ -314,13 +315,11 @@ export class Link {
         if (this.done.has(nid)) return this.post({ t: 'did', nid });
         if (!heard.length) return;
         const ran = this.working.get(nid) ?? new Map();
+        if (!ran.size && !this.hasRoom()) return; /* it comes with a later hello */
         this.working.set(nid, ran);
-        for (const oldest of this.working.keys()) {
-            if (this.working.size <= WORKING_MAX) break;
-            this.working.delete(oldest);
-        }
+        const listens = (/** @type {any} */ l) => !!this.rooms.get(about.room)?.has(l);
         const settle = () => {
-            const now = [...(this.rooms.get(about.room) ?? [])].filter(l => heard.includes(l) || ran.has(l));
+            const now = [...new Set([...heard, ...ran.keys()])].filter(listens);
             if (this.working.get(nid) !== ran || !ran.size || now.some(l => ran.get(l) !== 'ran')) return;
             if ([...ran.values()].includes('runs')) return;
             this.working.delete(nid);
@@ -328,7 +327,7 @@ export class Link {
             this.post({ t: 'did', nid });
         };
         for (const l of heard) {
-            if (ran.has(l)) continue;
+            if (ran.has(l) || !listens(l)) continue;
             ran.set(l, 'runs');
             new Promise(resolve => resolve(l.cb(data, about))).then(() => ran.set(l, 'ran'), e => {
                 ran.delete(l);
@@ -336,6 +335,13 @@ export class Link {
             }).then(settle);
         }
         settle();
+    }
+
+    /** Whether one more can be remembered: what runs must be, what has failed comes again. */
+    hasRoom() {
+        if (this.working.size < WORKING_MAX) return true;
+        for (const [nid, ran] of this.working) if (![...ran.values()].includes('runs')) return this.working.delete(nid);
+        return false;
     }
 
     /** @param {Nid} nid */
@@ -350,7 +356,7 @@ export class Link {
         if (!entry) return;
         if (entry.has && !entry.problem && entry.etag !== undefined && entry.etag === m.etag && entry.stale === m.stale) return;
         Object.assign(entry, { has: true, body: m.body, etag: m.etag, stale: m.stale, problem: undefined });
-        for (const sub of [...entry.subs]) this.show(m.path, entry, sub);
+        for (const sub of [...entry.subs]) if (entry.subs.has(sub)) this.show(m.path, entry, sub);
     }
 
     /** @param {string} path @param {any} entry @param {any} sub */
@@ -368,6 +374,7 @@ export class Link {
         }
         const set = p.path !== undefined ? entry?.subs : this.rooms.get(p.room ?? '');
         for (const l of [...(set ?? [])]) {
+            if (!set?.has(l)) continue;
             l.warned = true;
             if (l.onError) this.call(l.onError, p);
         }
@@ -489,6 +496,17 @@ export class Link {
         this.handles.clear();
         this.post({ t: 'bye' });
         if (!this.hub) this.finish(why);
+    }
+
+    signOut() {
+        this.post({ t: 'signout' });
+        this.out?.postMessage('signed out');
+        this.signedOut();
+    }
+
+    signedOut() {
+        this.hub?.close(SIGNED_OUT);
+        this.depart(SIGNED_OUT);
     }
 
     /** @param {Why} why */

@@ -1,6 +1,6 @@
 // Types of provost-react.js.
 import type { ReactNode, FunctionComponent } from 'react';
-import type { Body, Change, Connection, Event, Options, Problem, State } from './provost.js';
+import type { Body, Change, Connection, Options, Problem, RoomEvent, State } from './provost.js';
 
 export interface ProvostProviderProps extends Options {
     /** Instead of options: one that the page has made itself, and releases itself. */
@@ -28,6 +28,6 @@ export interface Live<T> {
 export function useLive<T = any>(path: string | null | undefined): Live<T>;
 
 /** Calls back for each event, or, without a callback, returns the last. */
-export function useEvent(room: string | null | undefined, name: 'change', cb?: (data: Change, event: Event) => unknown): { data: Change; event: Event } | null;
-export function useEvent<T = any>(room: string | null | undefined, name: string, cb?: (data: T, event: Event) => unknown): { data: T; event: Event } | null;
+export function useEvent(room: string | null | undefined, name: 'change', cb?: (data: Change, event: RoomEvent) => unknown): { data: Change; event: RoomEvent } | null;
+export function useEvent<T = any>(room: string | null | undefined, name: string, cb?: (data: T, event: RoomEvent) => unknown): { data: T; event: RoomEvent } | null;
 export type { Body };

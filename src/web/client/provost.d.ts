@@ -48,7 +48,7 @@ export interface Body {
     stale?: boolean;
 }
 
-export interface Event {
+export interface RoomEvent {
     room: string;
     name: string;
     seq?: number;
@@ -107,8 +107,8 @@ export interface Connection {
     subscribe<T = any>(path: string, cb: (body: T, about: Body) => void, options?: ListenOptions): Stop;
     /** Events of a room; `change` in a table's room, `*` for all. A durable event is acknowledged once all callbacks of
      *  a page have returned: also what they promise. */
-    on(room: string, name: 'change', cb: (data: Change, event: Event) => unknown, options?: ListenOptions): Stop;
-    on<T = any>(room: string, name: string, cb: (data: T, event: Event) => unknown, options?: ListenOptions): Stop;
+    on(room: string, name: 'change', cb: (data: Change, event: RoomEvent) => unknown, options?: ListenOptions): Stop;
+    on<T = any>(room: string, name: string, cb: (data: T, event: RoomEvent) => unknown, options?: ListenOptions): Stop;
     /** Something may have been missed in these rooms. The paths are sent anew without any doing. */
     onResync(cb: (what: Resync) => void): Stop;
     info(): Promise<Info>;
