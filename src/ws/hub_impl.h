@@ -480,6 +480,8 @@ void topics_turn(struct hub *h);
 uint64_t topics_wait_us(const struct hub *h);
 /* Something was raised: there will be a sweep, soon. */
 void topics_raised(struct hub *h);
+/* The interval may be another. */
+void topics_configured(struct hub *h);
 /* There is room in the outbox for what the client wants. */
 void watches_pour(struct hub *h, struct client *c);
 void watches_free(struct hub *h, struct client *c);

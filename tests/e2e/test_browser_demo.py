@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import callers as c
-from harness import SCRATCH, Server, wait_until
+from harness import SCRATCH, Server, patience, wait_until
 
 TEXT = "selector => document.querySelector(selector)?.textContent.trim() ?? null"
 ROWS = "() => [...document.querySelectorAll('#courses tr[data-id]')].map(row => [...row.cells].map(cell => cell.textContent))"
@@ -85,8 +85,8 @@ def test_a_changed_course_is_there_within_a_second(chromium, server, issuer):
     """By the page's own clock; of several tries, for this machine does other things as well."""
     page = sign_in(chromium.context().page(), server, issuer.jwt("ada"))
     course = server.get("/api/admin/courses?limit=10", server.admin).json()["courses"][0]
-    took = []
-    while not took or (took[-1] > 1000 and len(took) < 10):
+    took, limit = [], patience(1) * 1000
+    while not took or (took[-1] > limit and len(took) < 10):
         title = f"Watched {len(took)}"
         page.run("""title => { window.seen = new Promise(resolve => new MutationObserver(() => {
             if (document.querySelector('#courses th').textContent === title) resolve(performance.now())
@@ -99,7 +99,7 @@ def test_a_changed_course_is_there_within_a_second(chromium, server, issuer):
             return await window.seen - sent
         }""", {"path": f"/api/admin/courses/{course['id']}", "token": issuer.jwt("ada"), "title": title}))
     print(f"from the PATCH to the page: {[round(ms) for ms in took]} ms")
-    assert took[-1] <= 1000, took
+    assert took[-1] <= limit, took
 
 
 @pytest.mark.browser

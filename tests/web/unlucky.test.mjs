@@ -223,6 +223,12 @@ scenario('a worker that starts when its page has given it up has no page', async
     const c = await made;
     assert.equal((await c.info()).mode, 'leader');
     release();
-    await clock.advance(60_000);
-    assert.equal(server.sockets.length, 1, 'the worker has no business with the server');
+    await settle();
+    const other = await browser.page().connect();
+    await until(async () => {
+        await clock.advance(100);
+        return other.state === 'open';
+    });
+    const { mode, tabs } = await other.info();
+    assert.deepEqual([mode, tabs], ['shared-worker', 1], 'the first is not of it');
 });

@@ -82,7 +82,7 @@ export class Hub {
                 at: ++this.arrivals, patience: m.patience, mark: m.mark,
             };
             this.tabs.set(m.tab, tab);
-            for (const nid of m.done) this.done.add(nid);
+            for (const nid of m.done) this.pending.has(nid) ? this.taken(m.tab, nid) : this.done.add(nid);
             this.welcome(tab);
             for (const room of tab.rooms) this.listen(tab, room);
             for (const [path, etag] of m.paths) this.subscribe(tab, path, etag);
@@ -148,8 +148,9 @@ export class Hub {
     /** For all pages, for good. @param {Why} why */
     close(why) {
         if (this.isOver) return;
-        if (this.core && this.core.state !== 'closed') this.core.stop(why); /* says so by state() */
-        else this.finish(why);
+        if (!this.core || this.core.state === 'closed') return this.finish(why);
+        this.core.flush(); /* what has been taken is not shown at the next signing in */
+        this.core.stop(why); /* says so by state() */
     }
 
     /** @param {Why} why */
