@@ -40,7 +40,7 @@ def new_server(cluster, db, issuer, websocket=None, database=None, **options):
 
 @pytest.fixture(scope="module")
 def server(cluster, db, issuer):
-    # One of the tests restarts the database.
+    # The last of the tests restarts the database.
     with new_server(cluster, db, issuer, allow_errors="the database cannot be reached") as server:
         yield server
 
@@ -410,27 +410,6 @@ def test_a_restart(cluster, db, issuer, publish, user):
             assert [e["nid"] for e in until(ws, third)] == [second, third]
 
 
-def test_a_restart_of_the_database(cluster, db, issuer, user):
-    """The connections are made anew, whatever was done with them."""
-    def say(n):
-        return cluster.sql(db, PUBLISH, f"user:{user}", "n", json.dumps(n))[0][0]
-    with new_server(cluster, db, issuer, allow_errors="the database cannot be reached") as server, connect(server, issuer, user) as ws:
-        first = say(1)
-        assert ws.event("event")["nid"] == first
-        cluster.restart()
-        cluster.wait_ready()
-        second = say(2)
-        # Once more is allowed: the stream had a gap.
-        while ws.event("event", 20)["nid"] != second:
-            pass
-        wait_until(lambda: ws.call("ack", ids=[first, second])["ev"] == "ok", 20)
-        assert outbox_is_empty(cluster, db, user)
-
-
-def outbox_is_empty(cluster, db, user):
-    return cluster.sql(db, "SELECT count(*) FROM provost.outbox WHERE room = 'user:' || %s", user) == [(0,)]
-
-
 def test_what_a_reference_leads_to_is_gone(cluster, db, server, issuer, publish, user):
     with connect(server, issuer, user, ["news"]) as ws, contextlib.closing(psycopg2.connect(cluster.dsn(db))) as connection:
         lost = report(server, issuer, "published")["lost"]
@@ -493,3 +472,26 @@ def test_what_is_old_is_purged(cluster, empty_database, issuer):
         wait_until(lambda: report(server, issuer, "outbox")["kept"] == 1)
         cluster.sql(empty_database, "UPDATE provost.outbox SET created_at = now() - interval '5 s' WHERE id = 1")
         wait_until(lambda: ids() == [3], 20)
+
+
+# ---- the last: it takes the database away from the server of the others as well -------------------
+
+def outbox_is_empty(cluster, db, user):
+    return cluster.sql(db, "SELECT count(*) FROM provost.outbox WHERE room = 'user:' || %s", user) == [(0,)]
+
+
+def test_a_restart_of_the_database(cluster, db, issuer, user):
+    """The connections are made anew, whatever was done with them."""
+    def say(n):
+        return cluster.sql(db, PUBLISH, f"user:{user}", "n", json.dumps(n))[0][0]
+    with new_server(cluster, db, issuer, allow_errors="the database cannot be reached") as server, connect(server, issuer, user) as ws:
+        first = say(1)
+        assert ws.event("event")["nid"] == first
+        cluster.restart()
+        cluster.wait_ready()
+        second = say(2)
+        # Once more is allowed: the stream had a gap.
+        while ws.event("event", 20)["nid"] != second:
+            pass
+        wait_until(lambda: ws.call("ack", ids=[first, second])["ev"] == "ok", 20)
+        assert outbox_is_empty(cluster, db, user)
