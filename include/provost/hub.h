@@ -194,7 +194,8 @@ struct hub_stats {
 	uint64_t durable;   /* for users, told to clients: each and each time */
 	/* Paths that are watched. */
 	uint64_t paths, subscriptions, body_bytes; /* now */
-	uint64_t reading, waiting;                 /* reads in flight; paths in line for one */
+	uint64_t passed_bytes;     /* of bodies that are kept for slow clients alone */
+	uint64_t reading, waiting; /* reads in flight; paths in line for one */
 	uint64_t first_reads, refreshes, unchanged, failed_reads;
 	uint64_t bodies, postponed; /* sent to clients; put off because they were behind */
 	uint64_t sweeps, sweep_us, sweep_us_max; /* looks at all paths; what they took */

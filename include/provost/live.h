@@ -100,8 +100,11 @@ int live_read(struct live *l, const struct live_path *p, enum live_urgency urgen
 /* Gives back what the answer is held by. */
 void live_read_done(struct live_read *r);
 
-/* Whether something that an answer was read from has changed since. */
+/* Whether something that an answer was read from has changed since, as far as was told. */
 bool live_is_old(const struct live *l, const gen_slot *slot, size_t slots, uint64_t start);
+/* Whether it is known that nothing has: what was read may be shown to somebody who comes now. False
+ * for everything while changes are not told. */
+bool live_is_fresh(const struct live *l, const gen_slot *slot, size_t slots, uint64_t start);
 /* Rises with every change of anything. */
 uint64_t live_raises(const struct live *l);
 

@@ -67,10 +67,13 @@ static bool connect_to(struct courier *c)
 	if (clock_us() < c->attempt_us)
 		return false;
 	c->conn = conn_open(c->url, false, c->stop_fd, clock_us() + CONNECT_US, errs);
+	if (c->conn && outbox_name_session(c) < 0)
+		conn_free(&c->conn);
 	if (c->conn)
 		note_connected(c, true);
 	else
-		give_up(c, errors_count(errs) ? errors_text(errs, 0) : "it stops", backoff_us(c));
+		give_up(c, errors_count(errs) ? errors_text(errs, 0) : "the connection was lost",
+		        backoff_us(c));
 	return c->conn;
 }
 

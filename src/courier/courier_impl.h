@@ -112,6 +112,9 @@ void parcels_drop(struct parcels *parcels);
 
 /* Of all of them: 0; -ENOENT: the schema is an earlier one; -EACCES; or a negative errno after
  * which the connection is of no more use. */
+
+/* So that it is known among the server's sessions. */
+int outbox_name_session(struct courier *c) _must_check_;
 int outbox_read_key(struct courier *c, unsigned char key[EVENT_KEY_LEN]) _must_check_;
 /* The data of those that are by reference; what is not there any more stays without. */
 int outbox_fetch(struct courier *c, const struct parcels *parcels) _must_check_;

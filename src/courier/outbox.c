@@ -89,6 +89,17 @@ static const char *array(struct buf *b)
 
 /* ---- the key ------------------------------------------------------------------------- */
 
+int outbox_name_session(struct courier *c)
+{
+	_cleanup_result_ struct pg_result *result = NULL;
+
+	return query(c,
+	             "/* provost */ SELECT pg_catalog.set_config('application_name',"
+	             " regexp_replace(current_setting('application_name'), '( courier)?$', ' "
+	             "courier'), false)",
+	             NULL, 0, &result);
+}
+
 int outbox_read_key(struct courier *c, unsigned char key[EVENT_KEY_LEN])
 {
 	_cleanup_result_ struct pg_result *result = NULL;

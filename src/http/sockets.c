@@ -38,6 +38,7 @@ static void put_live(struct buf *b, const struct hub_stats *s)
 	put(b, "subscriptions", s->subscriptions);
 	put(b, "paths", s->paths);
 	put(b, "bodyBytes", s->body_bytes);
+	put(b, "outdatedBytes", s->passed_bytes);
 	put(b, "reading", s->reading);
 	put(b, "waiting", s->waiting);
 	put(b, "firstReads", s->first_reads);

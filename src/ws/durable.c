@@ -10,12 +10,16 @@
  * What is for a user lies in the database until it is acknowledged; here is only which of the
  * user's clients has been told how much. A client is one of:
  *
- *   OWED      it is to be told what is kept, above its cursor, as soon as there is room for it: at
- * its hello, after a gap, when something of it was dropped. What comes meanwhile is kept, and so
- * not for it to be told now. LOADING   that was asked for. What comes meanwhile may or may not be
- * among it: it is held back. MORE      it was told a page, up to its cursor; the next comes when
- * some of it was acknowledged, or after a while. Of what comes only that below the cursor is told.
- *   CURRENT   it was told all: what comes is told at once.
+ * OWED: it is to be told what is kept, above its cursor, as soon as there is room for it: at its
+ * hello, after a gap, when something of it was dropped. What comes meanwhile is kept, and so not
+ * for it to be told now, but for what is below the cursor.
+ *
+ * LOADING: that was asked for. What comes meanwhile may or may not be among it: it is held back.
+ *
+ * MORE: it was told a page, up to its cursor; the next comes when some of it was acknowledged, or
+ * after a while. Of what comes only that below the cursor is told.
+ *
+ * CURRENT: it was told all: what comes is told at once.
  *
  * Ids are in the order in which they were given out, not in that of the commits: one below the
  * cursor may still come, by the stream alone. And what was among a page may come by the stream
@@ -36,10 +40,14 @@ enum {
 
 /* ---- asking -------------------------------------------------------------------------- */
 
+/* Who had no room for what a page had is asked for again when nothing waits: it then has room for
+ * at least one. Before that the same page might be asked for over and over, in vain. */
 static bool may_load(const struct hub *h, const struct client *c)
 {
+	size_t most = c->was_full ? 0 : (size_t)h->options.backlog / 2;
+
 	return c->durable == DURABLE_OWED && c->state == CLIENT_OPEN && !c->resync_waits &&
-	       c->out.bytes <= (size_t)h->options.backlog / 2;
+	       c->out.bytes <= most;
 }
 
 /* For all of the user's clients that may be told; one page is for all. */
@@ -69,6 +77,7 @@ static void ask(struct hub *h, struct user *u)
 		if (!may_load(h, c))
 			continue;
 		c->durable = DURABLE_LOADING;
+		c->was_full = false;
 		c->load = number;
 	}
 }
@@ -203,6 +212,7 @@ static void done_with(struct message *m)
 static void retry_soon(struct hub *h, struct client *c, int64_t cursor)
 {
 	owe(c, cursor);
+	c->was_full = true;
 	h->asks_wait = true;
 }
 
@@ -210,7 +220,9 @@ static bool is_for_now(const struct user *u, const struct client *c, int64_t id)
 {
 	if (c->state != CLIENT_OPEN || was_told(u, c, id))
 		return false;
-	return c->durable == DURABLE_CURRENT || (c->durable == DURABLE_MORE && id <= c->cursor);
+	if (c->durable == DURABLE_CURRENT)
+		return true;
+	return (c->durable == DURABLE_MORE || c->durable == DURABLE_OWED) && id <= c->cursor;
 }
 
 /* ---- holding back -------------------------------------------------------------------- */
@@ -272,7 +284,16 @@ static bool is_among(const struct hub_kept *k, int64_t id)
 	return low < k->rows && k->row[low].id == id;
 }
 
-/* To whoever was told the page whole. Of what is beyond it the next page has what is kept. */
+/* Whether what came while the page was under way is for the client now. What is beyond what it was
+ * told of the page, or before it, the next has. */
+static bool is_released(const struct client *c, const struct hub_kept *k, int64_t last, int64_t id)
+{
+	if (c->load != k->number || c->state != CLIENT_OPEN)
+		return false;
+	return (c->durable == DURABLE_LOADING && id <= MAX(last, c->cursor)) ||
+	       (c->durable == DURABLE_OWED && id <= c->cursor);
+}
+
 static void release(struct hub *h, struct user *u, const struct hub_kept *k)
 {
 	const int64_t last = k->more ? k->row[k->rows - 1].id : INT64_MAX;
@@ -281,12 +302,17 @@ static void release(struct hub *h, struct user *u, const struct hub_kept *k)
 
 	STAILQ_FOREACH (held, &u->held, link) {
 		const struct hub_event *e = &held->event;
-		if (e->id > last || is_among(k, e->id))
+		struct message *m = NULL;
+		if (is_among(k, e->id))
 			continue;
-		struct message *m = of_user(h, u, e->id, e->name, e->data, e->data_len);
-		TAILQ_FOREACH (c, &u->everyone, of_subject)
-			if (c->durable == DURABLE_LOADING && c->load == k->number && !put(h, c, m))
+		TAILQ_FOREACH (c, &u->everyone, of_subject) {
+			if (!is_released(c, k, last, e->id))
+				continue;
+			if (!m)
+				m = of_user(h, u, e->id, e->name, e->data, e->data_len);
+			if (!put(h, c, m))
 				retry_soon(h, c, 0);
+		}
 		done_with(m);
 	}
 	drop_held(h, u);
@@ -332,6 +358,9 @@ static void settle(struct hub *h, struct user *u, const struct hub_kept *k, int6
 	struct client *c;
 
 	TAILQ_FOREACH (c, &u->everyone, of_subject) {
+		/* Who was told a part of the page. */
+		if (c->durable == DURABLE_OWED && c->load == k->number)
+			owe(c, MIN(above, c->cursor));
 		if (!is_loading(c, k))
 			continue;
 		/* What is past this page comes with the next. */

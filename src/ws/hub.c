@@ -255,6 +255,7 @@ static void apply_options(struct hub *h, struct hub_options *o)
 	hub_options_done(&h->options);
 	h->options = *o;
 	*o = (struct hub_options){0};
+	topics_configured(h);
 	TAILQ_FOREACH (c, &h->clients, link) {
 		if (c->echo || c->state != CLIENT_OPEN)
 			continue;
@@ -648,7 +649,7 @@ void hub_free(struct hub **hp)
 	*hp = NULL;
 	CHECK_MAGIC(h, HUB_MAGIC);
 	ALWAYS(h->epoll_fd < 0 && STAILQ_EMPTY(&h->mail));
-	topics_free(&h->topics);
+	topics_free(h);
 	names_done(&h->rooms);
 	names_done(&h->users);
 	names_done(&h->addresses);
@@ -670,15 +671,15 @@ void hub_stats(struct hub *h, struct hub_stats *ret)
 	const struct figures *f = &h->figures;
 #define READ(what) .what = atomic_load_explicit(&f->what, memory_order_relaxed)
 	*ret = (struct hub_stats){
-	    READ(clients),       READ(unidentified), READ(users),       READ(rooms),
-	    READ(memberships),   READ(sessions),     READ(adopted),     READ(events),
-	    READ(messages_out),  READ(bytes_out),    READ(messages_in), READ(bytes_in),
-	    READ(sends),         READ(ticks),        READ(batch_max),   READ(dropped),
-	    READ(resyncs),       READ(stalls),       READ(resumed),     READ(paths),
-	    READ(subscriptions), READ(body_bytes),   READ(reading),     READ(waiting),
-	    READ(first_reads),   READ(refreshes),    READ(unchanged),   READ(failed_reads),
-	    READ(bodies),        READ(postponed),    READ(sweeps),      READ(sweep_us),
-	    READ(sweep_us_max),  READ(published),    READ(durable),
+	    READ(clients),       READ(unidentified), READ(users),        READ(rooms),
+	    READ(memberships),   READ(sessions),     READ(adopted),      READ(events),
+	    READ(messages_out),  READ(bytes_out),    READ(messages_in),  READ(bytes_in),
+	    READ(sends),         READ(ticks),        READ(batch_max),    READ(dropped),
+	    READ(resyncs),       READ(stalls),       READ(resumed),      READ(paths),
+	    READ(subscriptions), READ(body_bytes),   READ(passed_bytes), READ(reading),
+	    READ(waiting),       READ(first_reads),  READ(refreshes),    READ(unchanged),
+	    READ(failed_reads),  READ(bodies),       READ(postponed),    READ(sweeps),
+	    READ(sweep_us),      READ(sweep_us_max), READ(published),    READ(durable),
 	};
 #undef READ
 	for (size_t i = 0; i < HUB_CODES; i++) {

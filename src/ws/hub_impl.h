@@ -75,6 +75,7 @@ struct message {
 	uint32_t refs;
 	uint32_t size; /* of the frame, header included */
 	uint8_t kind;
+	bool passed;   /* its topic says something else by now */
 	uint64_t room; /* id of it; events only */
 	uint64_t seq;
 	uint8_t frame[];
@@ -219,6 +220,7 @@ struct client {
 	bool broken;       /* the socket is: to be dropped when it is its turn */
 	bool wants;        /* `wanted` is not empty */
 	uint8_t durable;   /* enum durable */
+	bool was_full;     /* it had no room for something of what it is owed */
 	struct outbox out;
 	TAILQ_ENTRY(client) flush;
 	uint64_t progress_ms; /* when it last took something, or the outbox was last empty */
@@ -284,9 +286,9 @@ struct mail {
 struct figures {
 	_Atomic uint64_t clients, unidentified, users, rooms, memberships, sessions, adopted,
 	    events, messages_out, bytes_out, messages_in, bytes_in, sends, ticks, batch_max,
-	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, reading, waiting,
-	    first_reads, refreshes, unchanged, failed_reads, bodies, postponed, sweeps, sweep_us,
-	    sweep_us_max, published, durable;
+	    dropped, resyncs, stalls, resumed, paths, subscriptions, body_bytes, passed_bytes,
+	    reading, waiting, first_reads, refreshes, unchanged, failed_reads, bodies, postponed,
+	    sweeps, sweep_us, sweep_us_max, published, durable;
 	_Atomic uint64_t closed[HUB_CODES];
 };
 
@@ -477,6 +479,8 @@ void topics_turn(struct hub *h);
 uint64_t topics_wait_us(const struct hub *h);
 /* Something was raised: there will be a sweep, soon. */
 void topics_raised(struct hub *h);
+/* The interval may be another. */
+void topics_configured(struct hub *h);
 /* There is room in the outbox for what the client wants. */
 void watches_pour(struct hub *h, struct client *c);
 void watches_free(struct hub *h, struct client *c);

@@ -38,6 +38,16 @@ static void look_at_settled(struct hub *h)
 	}
 }
 
+void topics_configured(struct hub *h)
+{
+	struct topic *t, *next;
+	for (t = TAILQ_FIRST(&h->topics->held); t; t = next) {
+		next = TAILQ_NEXT(t, link);
+		if (!t->pause_ms)
+			topic_refresh(h, t);
+	}
+}
+
 /* What failed is tried at once when the stream is back, which raises everything; and soon when
  * something of what it was last read from has changed. */
 static void look_at_failed(struct hub *h)
@@ -48,21 +58,24 @@ static void look_at_failed(struct hub *h)
 		next = TAILQ_NEXT(t, link);
 		if (!t->pause_ms)
 			continue;
-		if (live_is_old(x->live, NULL, 0, t->tried))
+		uint64_t soon_ms = t->tried_ms + RETRY_MIN_MS;
+		bool changed = live_is_old(x->live, t->slot, t->slots, t->tried);
+		if (live_is_old(x->live, NULL, 0, t->tried) || (changed && soon_ms <= h->now_ms))
 			topic_line_up(h, t);
-		else if (live_is_old(x->live, t->slot, t->slots, t->tried))
-			topic_hold(h, t, MAX(h->now_ms, t->tried_ms + RETRY_MIN_MS));
+		else if (changed)
+			topic_hold(h, t, soon_ms);
 	}
 }
 
 static void sweep(struct hub *h)
 {
 	struct topics *x = h->topics;
+	uint64_t begun = clock_us();
 	x->sweep_us = 0;
 	x->raises = live_raises(x->live);
 	look_at_settled(h);
 	look_at_failed(h);
-	uint64_t end = clock_us(), took = end - MIN(end, h->now_us);
+	uint64_t end = clock_us(), took = end - begun;
 	x->rest_us = end + took * (SWEEP_SHARE - 1);
 	COUNT(h, sweeps, 1);
 	atomic_store_explicit(&h->figures.sweep_us, took, memory_order_relaxed);
@@ -106,6 +119,26 @@ static void review_some(struct hub *h)
 	}
 }
 
+static bool keeps_passed(const struct client *c)
+{
+	for (uint32_t i = 0; i < c->out.count; i++)
+		if (outbox_at(&c->out, i)->passed)
+			return true;
+	return false;
+}
+
+/* Those who keep what is of no use to anybody else, and take too little of it. */
+static void relieve(struct hub *h)
+{
+	struct client *c;
+	TAILQ_FOREACH (c, &h->clients, link) {
+		if (!client_is_open(c) || !c->blocked || !keeps_passed(c))
+			continue;
+		COUNT(h, stalls, 1);
+		client_close(h, c, WS_CODE_STALLED, "what is watched is taken too slowly");
+	}
+}
+
 /* What nobody tells of: raises by hand and by writes that were not heard of, another catalogue. */
 static void look(struct hub *h)
 {
@@ -115,18 +148,26 @@ static void look(struct hub *h)
 		topics_raised(h);
 	if (TAILQ_EMPTY(&x->review))
 		names_each(&x->by_name, review_topic, h);
+	if (topics_forget_passed(h))
+		relieve(h);
 }
 
 static uint64_t look_due_us(const struct hub *h)
 {
-	return (h->topics->looked_ms + (uint64_t)h->options.refresh_interval_ms) * 1000;
+	int64_t interval_ms = MIN(h->options.refresh_interval_ms, (int64_t)LOOK_MS);
+	return (h->topics->looked_ms + (uint64_t)interval_ms) * 1000;
+}
+
+static bool is_idle(const struct topics *x)
+{
+	return x->by_name.count == 0 && x->passed_count == 0;
 }
 
 void topics_turn(struct hub *h)
 {
 	struct topics *x = h->topics;
 	topics_take_ended(h);
-	if (x->by_name.count == 0)
+	if (is_idle(x))
 		return;
 	wheel_advance(&x->wheel, h->now_ms, timer_due, h);
 	if (h->now_us >= look_due_us(h))
@@ -146,7 +187,7 @@ uint64_t topics_wait_us(const struct hub *h)
 {
 	const struct topics *x = h->topics;
 	uint64_t us = UINT64_MAX;
-	if (x->by_name.count == 0)
+	if (is_idle(x))
 		return us;
 	if (!TAILQ_EMPTY(&x->review))
 		return 0;

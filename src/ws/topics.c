@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "provost/catalog.h"
-
 /* ---- states -------------------------------------------------------------------------- */
 
 static struct topic_list *list_of(struct topics *x, const struct topic *t)
@@ -24,12 +22,16 @@ static struct topic_list *list_of(struct topics *x, const struct topic *t)
 void topic_move(struct hub *h, struct topic *t, enum topic_state to, uint64_t at_ms)
 {
 	struct topics *x = h->topics;
-	TAILQ_REMOVE(list_of(x, t), t, link);
+	/* Put off once more, it keeps its place: lists are walked over by who does that. */
+	bool stays = t->state == TOPIC_HELD && to == TOPIC_HELD;
+	if (!stays)
+		TAILQ_REMOVE(list_of(x, t), t, link);
 	COUNT(h, waiting, -(t->state == TOPIC_IN_LINE) + (to == TOPIC_IN_LINE));
 	COUNT(h, reading, -(t->state == TOPIC_READING) + (to == TOPIC_READING));
 	t->state = to;
 	t->line = t->urgent ? LIVE_FIRST : LIVE_REFRESH;
-	TAILQ_INSERT_TAIL(list_of(x, t), t, link);
+	if (!stays)
+		TAILQ_INSERT_TAIL(list_of(x, t), t, link);
 	if (at_ms == UINT64_MAX)
 		wheel_disarm(&x->wheel, &t->timer);
 	else
@@ -48,8 +50,9 @@ void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms)
 
 void topic_refresh(struct hub *h, struct topic *t)
 {
-	if (h->now_ms < t->next_ms)
-		topic_hold(h, t, t->next_ms);
+	uint64_t at = t->refreshed_ms + (uint64_t)h->options.refresh_interval_ms;
+	if (t->refreshed_ms && h->now_ms < at)
+		topic_hold(h, t, at);
 	else
 		topic_line_up(h, t);
 }
@@ -66,7 +69,7 @@ bool topic_is_current(const struct hub *h, const struct topic *t)
 {
 	bool expired = t->timer.at_ms && t->timer.at_ms <= h->now_ms;
 	return t->state == TOPIC_SETTLED && t->message && !expired &&
-	       !live_is_old(h->topics->live, t->slot, t->slots, t->start);
+	       live_is_fresh(h->topics->live, t->slot, t->slots, t->start);
 }
 
 /* ---- life ---------------------------------------------------------------------------- */
@@ -135,13 +138,61 @@ int topic_get(struct hub *h, const char *text, size_t n, struct live_path *p, st
 	return r;
 }
 
+bool topics_forget_passed(struct hub *h)
+{
+	struct topics *x = h->topics;
+	size_t kept = 0;
+	for (size_t i = 0; i < x->passed_count; i++) {
+		struct message *m = x->passed[i];
+		if (m->refs > 1) {
+			x->passed[kept++] = m;
+			continue;
+		}
+		x->passed_bytes -= m->size;
+		message_unref(m);
+	}
+	x->passed_count = kept;
+	atomic_store_explicit(&h->figures.passed_bytes, x->passed_bytes, memory_order_relaxed);
+	return x->passed_bytes > PASSED_MAX;
+}
+
+static bool has_room_for_passed(struct hub *h)
+{
+	struct topics *x = h->topics;
+	if (x->passed_count == x->passed_cap)
+		(void)topics_forget_passed(h);
+	if (x->passed_count < x->passed_cap)
+		return true;
+	size_t cap = MAX(x->passed_cap * 2, (size_t)64);
+	struct message **grown = realloc(x->passed, cap * sizeof(struct message *));
+	if (!grown)
+		return false;
+	x->passed = grown;
+	x->passed_cap = cap;
+	return true;
+}
+
+/* Takes the reference over. Without memory it is not counted, that is all. */
+static void pass(struct hub *h, struct message *m)
+{
+	struct topics *x = h->topics;
+	if (m->refs == 1 || !has_room_for_passed(h)) {
+		message_unref(m);
+		return;
+	}
+	m->passed = true;
+	x->passed[x->passed_count++] = m;
+	x->passed_bytes += m->size;
+	atomic_store_explicit(&h->figures.passed_bytes, x->passed_bytes, memory_order_relaxed);
+}
+
 void topic_set_message(struct hub *h, struct topic *t, struct message *m)
 {
 	struct topics *x = h->topics;
 	x->bytes -= t->message ? t->message->size : 0;
 	x->bytes += m ? m->size : 0;
 	if (t->message)
-		message_unref(t->message);
+		pass(h, t->message);
 	t->message = m;
 	atomic_store_explicit(&h->figures.body_bytes, x->bytes, memory_order_relaxed);
 }
@@ -181,11 +232,10 @@ struct topics *topics_new(struct live *l)
 	return x;
 }
 
-void topics_free(struct topics **xp)
+void topics_free(struct hub *h)
 {
-	struct topics *x = *xp;
+	struct topics *x = h->topics;
 	struct read *r;
-	*xp = NULL;
 	while ((r = STAILQ_FIRST(&x->ended))) {
 		STAILQ_REMOVE_HEAD(&x->ended, link);
 		x->in_flight[r->urgency]--;
@@ -193,7 +243,11 @@ void topics_free(struct topics **xp)
 		free(r);
 	}
 	ALWAYS(x->in_flight[LIVE_FIRST] == 0 && x->in_flight[LIVE_REFRESH] == 0);
+	(void)topics_forget_passed(h);
+	ALWAYS(x->passed_count == 0);
+	free(x->passed);
 	names_done(&x->by_name);
 	buf_done(&x->name);
 	free(x);
+	h->topics = NULL;
 }

@@ -19,7 +19,8 @@
  * What: a topic keeps the message of what it last had to say, body or error, framed once. A watch
  * keeps what its client has been put last. It is put the topic's message when that says something
  * else, and the client's outbox is not backed up; else the watch is marked (`wanted`), and gets
- * what the topic says by the time it has drained: the latest wins.
+ * what the topic says by the time it has drained: the latest wins. So little that is outdated waits
+ * for anybody; should it be more than PASSED_MAX in all, those who take it too slowly are closed.
  */
 #ifndef PROVOST_WS_TOPICS_H
 #define PROVOST_WS_TOPICS_H
@@ -36,10 +37,12 @@ enum {
 	SWEEP_SHARE = 10,       /* sweeps take so much of the hub's time at most: a tenth */
 	RETRY_MIN_MS = 1000,
 	RETRY_MAX_MS = 30000,
-	CROWDED_MS = 20,        /* until a read that there was no room for is tried again */
-	DATA_AHEAD = 64 << 10,  /* bytes of bodies that may wait for one client: then no further */
-	REVIEWS_PER_TURN = 128, /* watches whose right is looked at in one turn */
-	WATCHED_BYTES = 64 << 10, /* of paths that one client watches */
+	CROWDED_MS = 20,       /* until a read that there was no room for is tried again */
+	DATA_AHEAD = 64 << 10, /* bytes of bodies that may wait for one client: then no further */
+	PASSED_MAX = HUB_BODIES_MAX, /* bytes that are kept for none but clients who are behind */
+	LOOK_MS = 1000,              /* at least so often what nobody tells of is looked at */
+	REVIEWS_PER_TURN = 128,      /* watches whose right is looked at in one turn */
+	WATCHED_BYTES = 64 << 10,    /* of paths that one client watches */
 };
 
 /* ---- topics -------------------------------------------------------------------------- */
@@ -68,7 +71,7 @@ struct topic {
 	TAILQ_ENTRY(topic) link; /* of topics.list or topics.line */
 	struct timer timer;      /* of what is settled: the end of its ttl */
 	struct read *read;       /* TOPIC_READING */
-	uint64_t next_ms;        /* no refresh before */
+	uint64_t refreshed_ms;   /* when a refresh was last begun; 0: never */
 	uint64_t pause_ms;       /* it failed: what it was put off by; 0: it did not */
 	uint64_t tried;          /* raises when it was last begun to be read, */
 	uint64_t tried_ms;       /* and when that was */
@@ -113,6 +116,9 @@ struct topics {
 	uint64_t rest_us;           /* not before */
 	uint64_t looked_ms, raises; /* when, and what, live_raises was looked at */
 	size_t bytes;               /* of all messages */
+	/* Messages that topics do not say any more, while clients have yet to be sent them. */
+	struct message **passed;
+	size_t passed_count, passed_cap, passed_bytes;
 	TAILQ_HEAD(, client) review;
 
 	/* Any thread's, under hub.lock. */
@@ -122,7 +128,7 @@ struct topics {
 
 struct topics *topics_new(struct live *l);
 /* No read may be left in flight. */
-void topics_free(struct topics **t);
+void topics_free(struct hub *h);
 
 /* The topic, found or made, without a watch yet; takes the path's references over, also on failure.
  * -EBUSY: too many are watched, or their bodies take too much room; -ENOMEM. */
@@ -130,12 +136,12 @@ int topic_get(struct hub *h, const char *text, size_t n, struct live_path *p,
               struct topic **ret) _must_check_;
 /* One that nobody watches any more goes. */
 void topic_put(struct hub *h, struct topic *t);
-/* Whether what it says holds, right now. */
+/* Whether what it says is known to hold, right now. */
 bool topic_is_current(const struct hub *h, const struct topic *t);
 /* Somebody waits for what it says: it is read next. */
 void topic_hasten(struct hub *h, struct topic *t);
 
-/* What has become old is to be read: now, or when it is not too soon. */
+/* What has become old is to be read: now, or when it is not too soon after the last time. */
 void topic_refresh(struct hub *h, struct topic *t);
 void topic_line_up(struct hub *h, struct topic *t);
 void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms);
@@ -144,6 +150,9 @@ void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms);
 void topic_move(struct hub *h, struct topic *t, enum topic_state to, uint64_t at_ms);
 /* What it says from now on; takes the reference over. NULL: nothing. */
 void topic_set_message(struct hub *h, struct topic *t, struct message *m);
+
+/* Forgets what everybody has been sent. True: what was not is too much. */
+bool topics_forget_passed(struct hub *h);
 
 /* Reads that have ended, and those that there is room for. */
 void topics_take_ended(struct hub *h);
@@ -169,8 +178,8 @@ int watch_move(struct hub *h, struct watch *w, struct topic *to) _must_check_;
 void watch_free(struct hub *h, struct watch *w);
 /* Puts what the topic says, unless its client has it; or marks it, for when there is room. */
 void watch_offer(struct hub *h, struct watch *w);
-/* The topic has something to say. `old`: it was overtaken, so it is not for those who have come
- * while it was read. True: there are such. */
+/* The topic has something to say. `old`: it was overtaken, or may have been, so it is not for those
+ * who have come while it was read. True: there are such. */
 bool watch_offer_all(struct hub *h, struct topic *t, bool old);
 /* The topic is over: everybody is told the message, which says so. */
 void watch_end_all(struct hub *h, struct topic *t, struct message *m);

@@ -51,10 +51,14 @@ static int enter(struct watch *w, struct topic *t)
 	return 0;
 }
 
+/* Who moves has its place in another topic already: nothing is noted in the watch that leaves. */
 static void leave(struct topic *t, uint32_t at)
 {
-	t->watch[at] = t->watch[--t->watches];
-	t->watch[at]->at = at;
+	struct watch *last = t->watch[--t->watches];
+	if (at == t->watches)
+		return;
+	t->watch[at] = last;
+	last->at = at;
 }
 
 struct watch *watch_new(struct hub *h, struct client *c, struct topic *t)

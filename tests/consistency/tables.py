@@ -28,13 +28,13 @@ class Column:
 
 
 class Writes:
-    def __init__(self, connection, seed, only=None):
+    def __init__(self, connection, seed, only=None, without=()):
         self.connection, self.random = connection, random.Random(seed)
         connection.autocommit = True
         self.cursor = connection.cursor()
         self.tables = {name: [Column(*row) for row in self._ask(COLUMNS, (name,))] for (name,) in self._ask(
             "SELECT c.oid::regclass::text FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-            " ORDER BY 1") if not only or name in only}
+            " ORDER BY 1") if name not in without and (not only or name in only)}
         self.done, self.refused = {}, 0
 
     def _ask(self, text, values=()):

@@ -190,7 +190,7 @@ class Cluster:
     def backends(self, db):
         rows = self.sql("postgres", "SELECT pid, state, query, application_name FROM pg_stat_activity"
                                     f" WHERE datname = %s AND pid <> pg_backend_pid() AND query NOT LIKE '%%{COVERAGE}%%'"
-                                    " AND application_name NOT LIKE '%%listener'", db)
+                                    " AND application_name NOT LIKE '%%listener' AND application_name NOT LIKE '%%courier'", db)
         return [dict(zip(("pid", "state", "query", "application_name"), row)) for row in rows]
 
     def kill_backends(self, db):

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import callers as c
-from harness import SCRATCH, Server
+from harness import SCRATCH, Server, patience, wait_until
 
 TEXT = "selector => document.querySelector(selector)?.textContent.trim() ?? null"
 ROWS = "() => [...document.querySelectorAll('#courses tr[data-id]')].map(row => [...row.cells].map(cell => cell.textContent))"
@@ -77,8 +77,7 @@ def test_shows_what_there_is_and_what_changes(chromium, server, issuer):
     answer = server.request("POST", f"/api/admin/payments/approve/{payment}", server.admin)
     assert answer.status == 200, answer
     page.wait(f"expected => ({TEXT})('#pending').replace(',', '') === expected", str(before - 1))
-    assert [page.run(TEXT, selector) for selector in ("#tabs", "#sockets")] == ["1", "1"]
-    assert page.run(TEXT, "#mode") == "by a SharedWorker"
+    page.wait(f"() => ['#tabs', '#sockets', '#mode'].map({TEXT}).join() === '1,1,by a SharedWorker'")
 
 
 @pytest.mark.browser
@@ -86,8 +85,8 @@ def test_a_changed_course_is_there_within_a_second(chromium, server, issuer):
     """By the page's own clock; of several tries, for this machine does other things as well."""
     page = sign_in(chromium.context().page(), server, issuer.jwt("ada"))
     course = server.get("/api/admin/courses?limit=10", server.admin).json()["courses"][0]
-    took = []
-    while not took or (took[-1] > 1000 and len(took) < 10):
+    took, limit = [], patience(1) * 1000
+    while not took or (took[-1] > limit and len(took) < 10):
         title = f"Watched {len(took)}"
         page.run("""title => { window.seen = new Promise(resolve => new MutationObserver(() => {
             if (document.querySelector('#courses th').textContent === title) resolve(performance.now())
@@ -100,7 +99,7 @@ def test_a_changed_course_is_there_within_a_second(chromium, server, issuer):
             return await window.seen - sent
         }""", {"path": f"/api/admin/courses/{course['id']}", "token": issuer.jwt("ada"), "title": title}))
     print(f"from the PATCH to the page: {[round(ms) for ms in took]} ms")
-    assert took[-1] <= 1000, took
+    assert took[-1] <= limit, took
 
 
 @pytest.mark.browser
@@ -144,7 +143,7 @@ def test_who_may_not_see_it_is_told_so(chromium, server, issuer):
     page.call("fill", "#token", issuer.jwt("stu", roles=("student",)))
     page.call("click", "#sign-in button")
     page.wait("() => !document.getElementById('courses-problem').hidden")
-    assert page.run(TEXT, "#pending") == "?"
+    page.wait(f"() => ({TEXT})('#pending') === '?'")
     shoot(page, "forbidden")
 
 
@@ -187,3 +186,58 @@ def test_every_control_has_a_name(chromium, server, issuer):
         || element.hasAttribute('alt'))).map(element => element.outerHTML)""")
     assert unnamed == []
     assert page.run("() => document.querySelectorAll('h1').length") == 1 and page.run("() => document.documentElement.lang") == "en"
+
+
+# ---- notifications ---------------------------------------------------------------------------------
+
+ITEMS = "() => [...document.querySelectorAll('#notifications li strong')].map(item => item.textContent)"
+
+
+def notify(server, title, *recipients):
+    body = {"recipientIds": recipients, "type": "DEMO", "title": title, "content": f"What {title} has to say"}
+    answer = server.request("POST", "/api/admin/notifications", server.admin, body)
+    assert answer.status == 202, answer
+
+
+def outbox(server):
+    return server.cluster.sql(server.db, "SELECT count(*) FROM provost.outbox")[0][0]
+
+
+@pytest.mark.browser
+def test_notifications_stay_until_they_are_acknowledged(chromium, server, issuer):
+    user, = server.cluster.sql(server.db, """SELECT id FROM "user" WHERE role = 'ADMIN' ORDER BY id LIMIT 1""")[0]
+    token, context = issuer.jwt(user), chromium.context()
+    notify(server, "before", user)
+    tabs = [sign_in(context.page(), server, token) for _ in range(2)]
+    for tab in tabs:
+        tab.wait(f"() => ({ITEMS})().join() === 'before'")
+    notify(server, "meanwhile", user)
+    for tab in tabs:
+        tab.wait(f"() => ({ITEMS})().join() === 'meanwhile,before'")
+    shoot(tabs[0], "notifications")
+    assert outbox(server) == 2
+    tabs[0].call("click", "#notifications li:last-child button")
+    for tab in tabs:
+        tab.wait(f"() => ({ITEMS})().join() === 'meanwhile'")
+    wait_until(lambda: outbox(server) == 1, what="the database does not keep it any more")
+    # What nobody has acknowledged is there again for whoever comes next.
+    context.close()
+    page = sign_in(chromium.context().page(), server, token)
+    page.wait(f"() => ({ITEMS})().join() === 'meanwhile'")
+    page.call("click", "#notifications li button")
+    wait_until(lambda: outbox(server) == 0, what="nor the other")
+    assert page.run(ITEMS) == [] and not page.run("() => document.getElementById('notifications-empty').hidden")
+
+
+@pytest.mark.browser
+def test_a_key_alone_has_no_inbox(chromium, server, issuer):
+    user, = server.cluster.sql(server.db, """SELECT id FROM "user" WHERE role = 'ADMIN' ORDER BY id DESC LIMIT 1""")[0]
+    key = c.insert_key(server.cluster, server.db, user, ["admin"])
+    page = sign_in(chromium.context().page(), server, key)
+    assert "say whose this key is" in page.run(TEXT, "#notifications-empty")
+    page.call("click", "#sign-out")
+    page.wait("() => !document.getElementById('sign-in').hidden")
+    notify(server, "for its user", user)
+    sign_in(page, server, key, user).wait(f"() => ({ITEMS})().join() === 'for its user'")
+    page.call("click", "#notifications li button")
+    wait_until(lambda: outbox(server) == 0, what="it is acknowledged")

@@ -14,7 +14,7 @@ ENDPOINTS = {"one.sql": "-- @route GET /api/one\nSELECT json_build_object('n', 1
 SITE = "https://admin.example.org"
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
          ".svg": "image/svg+xml", ".ts": "text/plain; charset=utf-8"}
-NAMES = sorted(path.name for path in FILES.iterdir())
+NAMES = sorted(path.name for path in FILES.iterdir() if path.name != "package.json")    # which is for Node
 PACKED = {"Accept-Encoding": "gzip"}
 
 

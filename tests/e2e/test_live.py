@@ -7,7 +7,7 @@ import pytest
 import caching
 import callers as c
 from harness import SCRATCH, Server, wait_until
-from living import ENDPOINTS, TABLES, etag, hear, report
+from living import ENDPOINTS, TABLES, etag, hear, quiet, report
 from websocket import WebSocket
 
 
@@ -119,6 +119,7 @@ def test_what_is_rolled_back_is_not_told(server, cluster, db, sql):
         connection.autocommit = False
         ws.subscribe("/api/items")
         assert ws.data()["body"] == []
+        quiet(server)       # what came before it may be told of late
         before = report(server)["refreshes"]
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO item VALUES ('a', 1)")
@@ -159,15 +160,21 @@ def test_rows_that_come_and_go(server, sql):
 
 
 def test_what_fails_is_tried_again(server, sql):
+    """Several, of which more is heard while they wait."""
     sql("INSERT INTO other VALUES ('a', 1)")
+    paths = ["/api/inverse", "/api/inverse?b", "/api/inverse?c"]
     with WebSocket(server.port, hello=True) as ws:
-        ws.subscribe("/api/inverse")
-        assert ws.data()["body"] == {"x": 12}
+        for path in paths:
+            ws.subscribe(path)
+            assert ws.data(path)["body"] == {"x": 12}
         sql("UPDATE other SET n = 0")
-        found = ws.event("error")
-        assert (found["code"], found["path"], found["live"]) == (4000 + server.get("/api/inverse").status, "/api/inverse", True)
+        code = 4000 + server.get("/api/inverse").status
+        found = [ws.event("error") for _ in paths]
+        assert sorted(e["path"] for e in found) == paths and all(e["code"] == code and e["live"] is True for e in found)
+        for n in range(5):
+            sql("INSERT INTO other VALUES (%s, 1)", f"x{n}")
         sql("UPDATE other SET n = 4")
-        assert ws.data("/api/inverse")["body"] == {"x": 3}
+        assert {(d := ws.data())["path"]: d["body"] for _ in paths} == dict.fromkeys(paths, {"x": 3})
 
 
 def test_a_ttl_ends(server):
@@ -285,12 +292,42 @@ def test_reloads(cluster, db, sql):
         assert ws.silent()
 
 
+def test_those_who_watch_what_a_reload_changes(cluster, db, sql):
+    """All of them go over to what is there now, in whatever order they leave it."""
+    sql("INSERT INTO item VALUES ('a', 1)")
+    with Server(cluster, db, ENDPOINTS) as server, contextlib.ExitStack() as stack:
+        stays = [stack.enter_context(WebSocket(server.port, hello=True)) for _ in range(5)]
+        for n in range(4):
+            goes = [stack.enter_context(WebSocket(server.port, hello=True)) for _ in range(5)]
+            for ws in [*stays, *goes] if n == 0 else goes:
+                ws.subscribe("/api/items")
+                ws.data()
+            server.write_endpoint("items/list.sql", ENDPOINTS["items/list.sql"].replace("'n', n", f"'n{n}', n"))
+            server.reload()
+            for ws in (*stays, *goes):
+                assert ws.data(seconds=20)["body"] == [{"id": "a", f"n{n}": 1}]
+            for ws in goes[n:] + goes[:n]:
+                assert ws.call("unsubscribe", path="/api/items")["ev"] == "ok"
+            sql("UPDATE item SET n = 2")
+            for ws in stays:
+                assert ws.data()["body"] == [{"id": "a", f"n{n}": 2}]
+            assert report(server)["paths"] == 1 and report(server)["subscriptions"] == 5
+            sql("UPDATE item SET n = 1")
+            for ws in stays:
+                ws.data()
+
+
 def test_the_interval_is_set_by_a_reload(cluster, db, sql):
     sql("INSERT INTO item VALUES ('a', 0)")
     with Server(cluster, db, ENDPOINTS, {"websocket": {"refresh_interval": "1h"}}) as server, WebSocket(server.port, hello=True) as ws:
         ws.subscribe("/api/items")
         ws.data()
+        sql("UPDATE item SET n = -2")       # the first shows at once, the next after an hour
+        assert ws.data()["body"] == []
+        sql("UPDATE item SET n = 1")
+        assert ws.silent()
         caching.settings(server, {"websocket": {"refresh_interval": "20ms"}})
-        for n in range(1, 6):
+        assert ws.data()["body"][0]["n"] == 1
+        for n in range(2, 6):
             sql("UPDATE item SET n = %s", n)
             assert ws.data()["body"][0]["n"] == n

@@ -4,6 +4,7 @@ import contextlib
 import pytest
 
 import caching
+from cutting import CuttingProxy, before_listen
 from harness import Server, wait_until
 from living import ENDPOINTS, TABLES, report
 from websocket import WebSocket
@@ -49,7 +50,8 @@ def test_the_database_away_and_back(cluster, db, sql):
                 found = late.event("error", 30)
                 assert (found["code"], found["path"], found["live"]) == (4503, "/api/other", True)
                 late.subscribe("/api/shared")       # stored: shown as what it is
-                found = late.data("/api/shared", 30)
+                while (found := late.any_event(30))["path"] != "/api/shared":
+                    assert found["ev"] == "error"
                 assert found["stale"] is True and found["body"] == {"n": 1}
                 cluster.start()
                 away = False
@@ -65,6 +67,31 @@ def test_the_database_away_and_back(cluster, db, sql):
         finally:
             if away:
                 cluster.start()
+
+
+@pytest.mark.threads
+def test_while_the_stream_is_away(cluster, db, sql):
+    """Whoever comes is not told what others were told before: nobody knows whether it has changed."""
+    sql("INSERT INTO item VALUES ('a', 1)")
+    with CuttingProxy(cluster.dsn(db)) as proxy, Server(cluster, db, ENDPOINTS, {"database": {"listen_url": proxy.dsn}}) as server, \
+            WebSocket(server.port, hello=True) as early, WebSocket(server.port, hello=True) as late:
+        early.subscribe("/api/items")
+        assert early.data()["body"][0]["n"] == 1
+        proxy.rule = before_listen
+        proxy.end_all()
+        server.wait_log("the stream of changes was lost", 10)
+        assert server.get("/api/still").status == 200   # so it is not the database that is away
+        for n in range(2, 6):
+            sql("UPDATE item SET n = %s", n)
+            late.subscribe("/api/items")
+            assert late.data()["body"][0]["n"] == n
+            assert early.data()["body"][0]["n"] == n
+        sql("UPDATE item SET n = 7")
+        proxy.rule = None
+        for ws in (early, late):
+            found = [ws.any_event(20), ws.any_event(20)]
+            assert sorted(event["ev"] for event in found) == ["data", "resync"], found
+            assert next(event for event in found if event["ev"] == "data")["body"][0]["n"] == 7
 
 
 # ---- while a statement runs ----------------------------------------------------------------------

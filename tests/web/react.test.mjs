@@ -159,6 +159,40 @@ scenario('the provider connects once, however often it is drawn, and releases', 
     assert.equal(server.sockets.length, 2);
 });
 
+scenario('a provider that fails at first is asked again, until the component is gone', async () => {
+    const { h, act, mount, ProvostProvider, useProvost } = await loaded(), server = new Server(), said = [];
+    globalThis.WebSocket = function WebSocket(url) {
+        return server.socket(url);
+    };
+    globalThis.reportError = e => said.push(String(e));
+    const random = Math.random;
+    Math.random = () => 0.01;
+    try {
+        let fails = true;
+        const asked = spy(() => (fails ? Promise.reject(new Error('offline')) : jwt({ sub: 'u' })));
+        const Show = () => useProvost()?.subject ?? 'none';
+        const page = token => h(ProvostProvider, { url: 'ws://host.test/ws', share: false, token }, h(Show));
+        const root = await mount(page(asked));
+        await until(() => asked.calls.length >= 3);
+        assert.deepEqual(said, ['Error: offline'], 'reported once');
+        fails = false;
+        await act(() => until(() => server.open.length));
+        await until(() => root.toJSON() === 'u');
+        await act(() => root.unmount());
+        fails = true;
+        const gone = await mount(page(asked));
+        await act(() => gone.unmount());
+        const n = asked.calls.length, after = spy(() => Promise.reject(new Error('offline')));
+        const other = await mount(page(after));
+        await until(() => after.calls.length >= 4, 'longer than the first would have waited');
+        await act(() => other.unmount());
+        assert.equal(asked.calls.length, n);
+    } finally {
+        Math.random = random;
+        delete globalThis.reportError;
+    }
+});
+
 scenario('drawn on a server there is no connection, and no error', async () => {
     const { h, ProvostProvider, useLive, useEvent, useConnectionState } = await loaded();
     const { renderToString } = (await import('react-dom/server')).default;

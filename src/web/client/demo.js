@@ -160,20 +160,18 @@ function listenToInbox({ subject, token }) {
 const kept = () => JSON.parse(sessionStorage.getItem(KEEP) ?? 'null')
 
 function token(reason) {
-  const { token } = kept() ?? {}
-  if (reason === 'refused') {
-    show('problem', 'The server does not accept this token, or not any more.')
-    leave()
-    return null
-  }
-  return token || null
+  if (reason !== 'refused') return kept()?.token
+  show('problem', 'The server does not accept this token, or not any more.')
+  leave()
+  return null
 }
 
+// In all tabs of this user: whoever signs in next begins anew.
 function leave() {
   const left = connection
   inboxes?.close()
   inboxes = connection = null // what is said on leaving is not news
-  left?.release()
+  left?.signOut()
   clearInterval(figures)
   sessionStorage.removeItem(KEEP)
   showState('closed')
@@ -205,9 +203,8 @@ async function enter(who) {
     connection = await connect({ token: who.token ? token : undefined, subject: who.subject || undefined })
   } catch (error) {
     show('problem', error.message)
-    leave()
-    return
   }
+  if (!connection || !kept()) return leave()
   connection.onState(stateChanged)
   showState(connection.state, connection.why)
   openInbox(connection.subject)

@@ -148,6 +148,8 @@ export class Core {
         this.bye = null;
         /** @type {any} */
         this.token = undefined;
+        /** What a token is asked for at the next attempt. @type {TokenReason} */
+        this.next = 'connect';
         this.lastId = this.heartbeat = this.ackTries = 0;
         this.allowance = this.filled = this.heard = 0;
         this.opened = NaN;
@@ -167,7 +169,10 @@ export class Core {
         this.filled = this.heard = this.env.now();
         this.opened = NaN;
         this.resuming = this.renewing = this.acking = false;
-        for (const room of this.rooms.values()) room.asked = false;
+        for (const room of this.rooms.values()) {
+            room.stale ||= room.asked; /* what is said until it is joined is missed */
+            room.asked = false;
+        }
         for (const entry of this.paths.values()) entry.live = entry.asked = false;
     }
 
@@ -213,23 +218,30 @@ export class Core {
         const turn = this.turn;
         this.dialled = this.env.now();
         this.setState('connecting', this.why.code ? { code: this.why.code, reason: this.why.reason } : {});
+        /** @type {any} */
+        let token, socket;
         try {
-            const token = await this.host.token(reason);
-            if (turn !== this.turn) return;
-            this.attempts++;
-            this.token = token;
-            const socket = (this.socket = this.env.socket(this.url));
-            socket.onopen = () => token && socket.send(JSON.stringify({ op: 'auth', token }));
-            socket.onmessage = (/** @type {any} */ e) => this.take(e.data);
-            socket.onclose = (/** @type {any} */ e) => this.lost(e.code, e.reason);
-            this.timers.after('connect', CONNECT_MS, () => this.lost(1006, 'the server does not answer'));
+            token = await this.host.token(reason);
         } catch (e) {
-            if (turn === this.turn) this.lost(4401, `there is no token: ${textOf(e)}`);
+            if (turn === this.turn) this.lost(4401, `there is no token: ${textOf(e)}`, reason);
+            return;
         }
+        if (turn !== this.turn) return;
+        this.attempts++;
+        this.token = token;
+        try {
+            this.socket = socket = this.env.socket(this.url);
+        } catch (e) {
+            return this.lost(1006, `there is no socket: ${textOf(e)}`);
+        }
+        socket.onopen = () => token && socket.send(JSON.stringify({ op: 'auth', token }));
+        socket.onmessage = (/** @type {any} */ e) => this.take(e.data);
+        socket.onclose = (/** @type {any} */ e) => this.lost(e.code, e.reason);
+        this.timers.after('connect', CONNECT_MS, () => this.lost(1006, 'the server does not answer'));
     }
 
-    /** @param {number} code @param {string} [reason] */
-    lost(code, reason = '') {
+    /** @param {number} code @param {string} [reason] @param {TokenReason} [next] */
+    lost(code, reason = '', next = code === 4401 ? 'refused' : 'connect') {
         const { bye, env } = this;
         if (env.now() - this.opened >= HEALTHY_MS) this.failures = 0;
         if (code === 4001 || code === 4403) return this.stop({ code, reason });
@@ -237,7 +249,8 @@ export class Core {
         const backoff = env.random() * Math.min(CAP_MS, BASE_MS * 2 ** this.failures++);
         const retry = Math.round(bye ?? backoff);
         this.drop();
-        this.timers.after('retry', retry, () => this.dial(code === 4401 ? 'refused' : 'connect'));
+        this.next = next;
+        this.timers.after('retry', retry, () => this.dial(next));
         this.setState('waiting', { code, reason, retry });
     }
 
@@ -245,10 +258,9 @@ export class Core {
     wake() {
         const now = this.env.now();
         if (this.state === 'waiting') {
-            const reason = this.why.code === 4401 ? 'refused' : 'connect';
             const rest = this.dialled + WAKE_MS - now;
-            if (rest <= 0) this.dial(reason);
-            else this.timers.after('retry', Math.min(rest, this.why.retry ?? rest), () => this.dial(reason));
+            if (rest <= 0) this.dial(this.next);
+            else this.timers.after('retry', Math.min(rest, this.why.retry ?? rest), () => this.dial(this.next));
         } else if (this.state === 'open' && now - this.heard >= PROBE_MS) {
             this.probe();
         }
@@ -256,19 +268,21 @@ export class Core {
 
     /* The pings of the server cannot be seen from here. */
     watch() {
+        this.heard = Math.min(this.heard, this.env.now()); /* the clock may have been put back */
         const rest = this.heard + 2 * this.heartbeat - this.env.now();
         if (rest <= 0) this.probe();
         else this.timers.after('silence', rest, () => this.watch());
     }
 
-    probe() {
+    /** @param {boolean} [again] */
+    probe(again = false) {
         if (this.timers.set.has('dead')) return;
         this.timers.cancel('silence');
         const sent = this.env.now();
         this.ask({ op: 'ping' }, () => {});
         this.timers.after('dead', ANSWER_MS, () => {
-            /* A timer that is much too late: we have slept, not the server. */
-            if (this.env.now() - sent > 3 * ANSWER_MS) this.probe();
+            /* A timer that is much too late: we have slept, not the server. Those of hidden pages always are. */
+            if (!again && this.env.now() - sent > 3 * ANSWER_MS) this.probe(true);
             else this.lost(1006, 'nothing is heard any more');
         });
     }
@@ -306,7 +320,7 @@ export class Core {
 
     pump() {
         const now = this.env.now();
-        this.allowance = Math.min(BURST, this.allowance + ((now - this.filled) * PER_SECOND) / 1000);
+        this.allowance = Math.min(BURST, this.allowance + (Math.max(0, now - this.filled) * PER_SECOND) / 1000);
         this.filled = now;
         while (this.queue.length && this.allowance >= this.queue[0].cost) {
             const next = /** @type {{text: string, cost: number}} */ (this.queue.shift());
@@ -433,13 +447,15 @@ export class Core {
     /** @param {string} name */
     join(name) {
         let room = this.rooms.get(name);
-        if (!room) this.rooms.set(name, (room = { joined: false, asked: false, stale: false }));
+        const away = !!this.session && this.state !== 'open'; /* what is said until it is joined is missed */
+        if (!room) this.rooms.set(name, (room = { joined: false, asked: false, stale: away }));
         this.askRoom(name, room);
     }
 
     /** @param {string} name */
     leave(name) {
-        if (this.rooms.delete(name) && this.state === 'open') this.send({ op: 'leave', room: name });
+        /* The answer to a resume says which are left: behind it they may be wanted again. */
+        if (this.rooms.delete(name) && this.state === 'open' && !this.resuming) this.send({ op: 'leave', room: name });
     }
 
     /** @param {string} name @param {{joined: boolean, asked: boolean, stale: boolean}} room */

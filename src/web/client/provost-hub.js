@@ -82,7 +82,7 @@ export class Hub {
                 at: ++this.arrivals, patience: m.patience, mark: m.mark,
             };
             this.tabs.set(m.tab, tab);
-            for (const nid of m.done) this.done.add(nid);
+            for (const nid of m.done) this.pending.has(nid) ? this.taken(m.tab, nid) : this.done.add(nid);
             this.welcome(tab);
             for (const room of tab.rooms) this.listen(tab, room);
             for (const [path, etag] of m.paths) this.subscribe(tab, path, etag);
@@ -104,13 +104,13 @@ export class Hub {
     /** One that belongs to an earlier hub and was not there in time. @param {Tab} tab */
     lateComer(tab) {
         const { core } = this, now = core?.session;
-        if (tab.mark && now && (tab.mark.life !== now.life || tab.mark.seq < now.seq)) core?.doubt(tab.rooms);
+        if (tab.mark && (!now || tab.mark.life !== now.life || tab.mark.seq < now.seq)) core?.doubt(tab.rooms);
     }
 
     async gather() {
         if (!this.timers.set.has('gather')) this.timers.after('gather', GATHER_MS, () => this.start());
-        const living = await this.living();
-        if (!this.isOver && !this.started && living.every(id => this.tabs.has(id))) this.start();
+        const living = await this.living().catch(e => void this.env.report(e));
+        if (living && !this.isOver && !this.started && living.every(id => this.tabs.has(id))) this.start();
     }
 
     /** From what the pages have seen, the connection is taken up where the one furthest behind is. */
@@ -148,8 +148,9 @@ export class Hub {
     /** For all pages, for good. @param {Why} why */
     close(why) {
         if (this.isOver) return;
-        if (this.core && this.core.state !== 'closed') this.core.stop(why); /* says so by state() */
-        else this.finish(why);
+        if (!this.core || this.core.state === 'closed') return this.finish(why);
+        this.core.flush(); /* what has been taken is not shown at the next signing in */
+        this.core.stop(why); /* says so by state() */
     }
 
     /** @param {Why} why */
@@ -266,13 +267,13 @@ export class Hub {
         if (m.nid === undefined) return this.tell({ t: 'event', m });
         if (this.done.has(m.nid)) return this.core?.ack(m.nid);
         if (!this.pending.has(m.nid)) {
-            /* The server has it still, and sends it with the next hello. */
+            /* Who listens now is told. For others the server has it still, and sends it with the next hello. */
             if (this.pending.size >= PENDING_MAX || this.pendingBytes + bytes > PENDING_BYTES) {
                 this.overflow = true;
-                return;
+            } else {
+                this.pending.set(m.nid, { m, bytes });
+                this.pendingBytes += bytes;
             }
-            this.pending.set(m.nid, { m, bytes });
-            this.pendingBytes += bytes;
         }
         for (const tab of this.tabs.values()) if (tab.rooms.has(m.room)) tab.post({ t: 'event', m });
     }

@@ -99,7 +99,10 @@ export class Link {
             const failed = () => {
                 this.timers.cancel('worker');
                 this.send = null;
-                if (worker) worker.port.onmessage = worker.onerror = null;
+                if (worker) {
+                    worker.port.onmessage = worker.onerror = null;
+                    worker.port.postMessage({ t: 'bye', tab: this.id }); /* should it start after all */
+                }
                 done(false);
             };
             try {
@@ -298,13 +301,13 @@ export class Link {
         const [name, data] = m.ev === 'change'
             ? ['change', { table: m.table, op: m.op, keys: m.keys ?? null }] : [m.name, m.data];
         const about = { room: m.room, name, ...(m.seq !== undefined && { seq: m.seq }), ...(m.nid !== undefined && { nid: m.nid }) };
-        const heard = [...(this.rooms.get(m.room) ?? [])].filter(l => l.name === '*' || l.name === name);
+        const all = this.rooms.get(m.room) ?? new Set(), heard = [...all].filter(l => l.name === '*' || l.name === name);
         if (m.nid !== undefined) return this.durable(m.nid, heard, data, about);
         if (this.mark) {
             if (m.seq <= this.mark.seq) return; /* said by the former leader */
             this.mark.seq = m.seq;
         }
-        for (const l of heard) this.call(l.cb, data, about);
+        for (const l of heard) if (all.has(l)) this.call(l.cb, data, about);
     }
 
     /** Once all callbacks have returned, it is dealt with; those that have are not called again.
@@ -313,13 +316,11 @@ export class Link {
         if (this.done.has(nid)) return this.post({ t: 'did', nid });
         if (!heard.length) return;
         const ran = this.working.get(nid) ?? new Map();
+        if (!ran.size && !this.hasRoom()) return; /* it comes with a later hello */
         this.working.set(nid, ran);
-        for (const oldest of this.working.keys()) {
-            if (this.working.size <= WORKING_MAX) break;
-            this.working.delete(oldest);
-        }
+        const listens = (/** @type {any} */ l) => !!this.rooms.get(about.room)?.has(l);
         const settle = () => {
-            const now = [...(this.rooms.get(about.room) ?? [])].filter(l => heard.includes(l) || ran.has(l));
+            const now = [...new Set([...heard, ...ran.keys()])].filter(listens);
             if (this.working.get(nid) !== ran || !ran.size || now.some(l => ran.get(l) !== 'ran')) return;
             if ([...ran.values()].includes('runs')) return;
             this.working.delete(nid);
@@ -327,7 +328,7 @@ export class Link {
             this.post({ t: 'did', nid });
         };
         for (const l of heard) {
-            if (ran.has(l)) continue;
+            if (ran.has(l) || !listens(l)) continue;
             ran.set(l, 'runs');
             new Promise(resolve => resolve(l.cb(data, about))).then(() => ran.set(l, 'ran'), e => {
                 ran.delete(l);
@@ -335,6 +336,13 @@ export class Link {
             }).then(settle);
         }
         settle();
+    }
+
+    /** Whether one more can be remembered: what runs must be, what has failed comes again. */
+    hasRoom() {
+        if (this.working.size < WORKING_MAX) return true;
+        for (const [nid, ran] of this.working) if (![...ran.values()].includes('runs')) return this.working.delete(nid);
+        return false;
     }
 
     /** @param {Nid} nid */
@@ -349,7 +357,7 @@ export class Link {
         if (!entry) return;
         if (entry.has && !entry.problem && entry.etag !== undefined && entry.etag === m.etag && entry.stale === m.stale) return;
         Object.assign(entry, { has: true, body: m.body, etag: m.etag, stale: m.stale, problem: undefined });
-        for (const sub of [...entry.subs]) this.show(m.path, entry, sub);
+        for (const sub of [...entry.subs]) if (entry.subs.has(sub)) this.show(m.path, entry, sub);
     }
 
     /** @param {string} path @param {any} entry @param {any} sub */
@@ -367,6 +375,7 @@ export class Link {
         }
         const set = p.path !== undefined ? entry?.subs : this.rooms.get(p.room ?? '');
         for (const l of [...(set ?? [])]) {
+            if (!set?.has(l)) continue;
             l.warned = true;
             if (l.onError) this.call(l.onError, p);
         }

@@ -7,6 +7,7 @@ import { connect } from './provost.js';
 
 const Context = createContext(null);
 const nothing = () => () => {};
+const BASE_MS = 500, CAP_MS = 30_000; // backoff
 
 /** Connects while it is mounted, or hands on the `connection` it is given. */
 export function ProvostProvider({ connection, children, url, token, subject, worker, share, tokenTimeout }) {
@@ -16,16 +17,22 @@ export function ProvostProvider({ connection, children, url, token, subject, wor
     const given = typeof token;
     useEffect(() => {
         if (connection) return undefined;
-        let handle = null, gone = false;
+        let handle = null, gone = false, timer = null, failures = 0;
         /* A provider that is written anew with every rendering is no reason to connect anew. */
         const source = given === 'function' ? reason => latest.current(reason) : latest.current;
-        connect({ url, token: source, subject, worker, share, tokenTimeout }).then(h => {
+        const attempt = () => connect({ url, token: source, subject, worker, share, tokenTimeout }).then(h => {
             handle = h;
             if (gone) h.release();
             else setOwn(h);
-        }, e => (globalThis.reportError ?? console.error)(e));
+        }, e => {
+            if (gone) return;
+            if (!failures) (globalThis.reportError ?? console.error)(e);
+            timer = setTimeout(attempt, Math.random() * Math.min(CAP_MS, BASE_MS * 2 ** failures++));
+        });
+        attempt();
         return () => {
             gone = true;
+            clearTimeout(timer);
             setOwn(null);
             handle?.release();
         };

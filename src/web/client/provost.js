@@ -57,7 +57,7 @@ class Handle {
 
     /** @param {Set<any>} set @param {any[]} args */
     tell(set, ...args) {
-        for (const l of [...set]) this.#link.call(l.cb, ...args);
+        for (const l of [...set]) if (set.has(l)) this.#link.call(l.cb, ...args);
     }
 
     /** @param {Why} why */
@@ -139,14 +139,22 @@ export function makeConnect(env) {
     /** Tokens that cannot be told by a digest, in their order. @type {Map<string, string>} */
     const known = new Map();
 
-    /** @param {Options['token']} source */
-    async function firstToken(source) {
+    /** @param {Options['token']} source @param {number} patience */
+    async function firstToken(source, patience) {
         if (source === undefined || source === null) return undefined;
         if (typeof source === 'string') return source;
         if (typeof source !== 'function') throw new TypeError('token must be a function or a text');
         let asked = asking.get(source);
         if (!asked) {
-            asked = new Promise(resolve => resolve(source('connect'))).finally(() => asking.delete(source));
+            /** @type {any} */
+            let timer;
+            const late = new Promise((_, reject) => {
+                timer = env.setTimeout(() => reject(new Error('the provider of the token does not answer')), patience);
+            });
+            asked = Promise.race([new Promise(resolve => resolve(source('connect'))), late]).finally(() => {
+                env.clearTimeout(timer);
+                asking.delete(source);
+            });
             asking.set(source, asked);
         }
         const token = await asked;
@@ -171,7 +179,8 @@ export function makeConnect(env) {
         url.protocol = url.protocol.replace('http', 'ws');
         if (!/^wss?:$/.test(url.protocol)) throw new TypeError(`not the URL of a WebSocket: ${url.href}`);
         url.hash = '';
-        const first = await firstToken(options.token);
+        const patience = options.tokenTimeout ?? TOKEN_MS;
+        const first = await firstToken(options.token, patience);
         const subject = await subjectOf(first, options);
         const sub = claimsOf(first).sub;
         const own = options.subject === undefined && sub === undefined && first !== undefined && !env.digest;
@@ -180,7 +189,6 @@ export function makeConnect(env) {
         const key = `${url.href} ${subject}`, kind = `${share} ${worker} ${key}`;
         let link = links.get(kind);
         if (!link || link.isOver) {
-            const patience = options.tokenTimeout ?? TOKEN_MS;
             const made = new Link({ key, url: url.href, subject, sub, worker, share, patience }, env, () => {
                 if (links.get(kind) === made) links.delete(kind);
             });
