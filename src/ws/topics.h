@@ -178,6 +178,8 @@ int watch_move(struct hub *h, struct watch *w, struct topic *to) _must_check_;
 void watch_free(struct hub *h, struct watch *w);
 /* Puts what the topic says, unless its client has it; or marks it, for when there is room. */
 void watch_offer(struct hub *h, struct watch *w);
+/* What the topic says now is not for it any more: it waits for what will be read. */
+void watch_decline(struct watch *w);
 /* The topic has something to say. `old`: it was overtaken, or may have been, so it is not for those
  * who have come while it was read. True: there are such. */
 bool watch_offer_all(struct hub *h, struct topic *t, bool old);

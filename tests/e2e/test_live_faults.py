@@ -110,6 +110,10 @@ def test_who_comes_while_it_is_read_gets_it_once(cluster, db, sql):
             assert ws.silent()
 
 
+def received(server):
+    return server.get("/api/admin/websocket").json()["messages"]["received"]
+
+
 def changes(server):
     return caching.report(server)["stream"]["changes"]
 
@@ -127,6 +131,30 @@ def test_who_comes_behind_a_change_is_not_told_what_was_before(cluster, db, sql)
             second.subscribe("/api/slow")
         assert second.data("/api/slow")["body"]["n"] == 1
         wait_until(lambda: first.data("/api/slow")["body"]["n"] == 1, 10)
+
+
+def test_who_was_behind_and_asks_again_is_not_told_what_was_before(cluster, db, sql):
+    """What waited for it to catch up is no answer to what it has asked since."""
+    sql("INSERT INTO big VALUES (1, repeat('x', 3000000))")
+    with Server(cluster, db, ENDPOINTS) as server, WebSocket(server.port, hello=True) as quick, \
+            WebSocket(server.port, hello=True, receive_buffer=4096) as behind:
+        quick.subscribe("/api/slow")
+        assert quick.data("/api/slow")["body"]["n"] == 0
+        behind.subscribe("/api/big/1")
+        wait_until(lambda: report(server)["bodies"] == 2)
+        behind.op("subscribe", path="/api/slow")
+        wait_until(lambda: report(server)["postponed"] == 1)
+        with caching.held(cluster, db) as gate:
+            sql("INSERT INTO other VALUES ('a', 1)")
+            wait_until(lambda: caching.waiting(cluster, db) == 1)
+            before = received(server)
+            behind.op("subscribe", path="/api/slow")
+            wait_until(lambda: received(server) > before)
+            assert len(behind.data("/api/big/1", 30)["body"]["fill"]) == 3000000
+            assert behind.call("ping")["ev"] == "ok"
+            gate.open()
+            for ws in (behind, quick):
+                assert ws.data("/api/slow")["body"]["n"] == 1
 
 
 @pytest.mark.threads
