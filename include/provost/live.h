@@ -59,7 +59,9 @@ void live_path_done(struct live_path *p);
 /* Whether the path was found in the catalogue that is in force, and the changes of its tables are
  * still told: if not, it is to be found anew, with the identity of each who watches it. */
 bool live_path_is_current(struct live *l, const struct live_path *p);
-/* How long an answer may be shown for, in milliseconds, whatever changes; 0: for ever. */
+/* For how long an answer may be shown, in milliseconds; 0: until something that it is made from
+ * changes. What is made from tables has no such time: they tell, and hundreds of idle dashboards
+ * are not to ask again and again for what is known to be as it was. */
 int64_t live_path_ttl_ms(const struct live_path *p);
 
 /* ---- reading ------------------------------------------------------------------------- */
