@@ -934,13 +934,15 @@ END_TEST
 
 enum { READERS = 3, KEYS = 8, TURNS = 150 };
 
-static atomic_bool over;
+static atomic_bool over, endless;
 
-/* Each reading that was accepted ends once, whatever becomes of it. */
+/* TURNS times, or until the engine stops: where its queue is short most of them may be refused.
+ * Each reading that was accepted ends once, whatever becomes of it. */
 static void *read_often(void *arg)
 {
 	unsigned *ended = arg;
-	for (unsigned turn = 0; turn < TURNS; turn++) {
+	bool stopped = false;
+	for (unsigned turn = 0; !stopped && (turn < TURNS || atomic_load(&endless)); turn++) {
 		struct reading g[4];
 		bool accepted[ELEMENTSOF(g)];
 		for (size_t i = 0; i < ELEMENTSOF(g); i++) {
@@ -948,6 +950,7 @@ static void *read_often(void *arg)
 			(void)live_path_is_current(live, &p);
 			int r = begin(&g[i], &p, i % 2 ? LIVE_REFRESH : LIVE_FIRST);
 			accepted[i] = r == 0;
+			stopped |= r == -ESHUTDOWN;
 			live_path_done(&p);
 		}
 		for (size_t i = 0; i < ELEMENTSOF(g); i++) {
@@ -1009,6 +1012,7 @@ START_TEST(a_stop_comes_while_threads_read)
 	unsigned ended[READERS] = {0};
 	start_live(2, 4);
 	atomic_store(&over, false);
+	atomic_store(&endless, true);
 	spawn(&changer, change_often, NULL);
 	for (size_t i = 0; i < READERS; i++)
 		spawn(&reader[i], read_often, &ended[i]);
