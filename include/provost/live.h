@@ -59,7 +59,9 @@ void live_path_done(struct live_path *p);
 /* Whether the path was found in the catalogue that is in force, and the changes of its tables are
  * still told: if not, it is to be found anew, with the identity of each who watches it. */
 bool live_path_is_current(struct live *l, const struct live_path *p);
-/* How long an answer may be shown for, in milliseconds, whatever changes; 0: for ever. */
+/* For how long an answer may be shown, in milliseconds; 0: until something that it is made from
+ * changes. What is made from tables has no such time: they tell, and hundreds of idle dashboards
+ * are not to ask again and again for what is known to be as it was. */
 int64_t live_path_ttl_ms(const struct live_path *p);
 
 /* ---- reading ------------------------------------------------------------------------- */
@@ -100,8 +102,11 @@ int live_read(struct live *l, const struct live_path *p, enum live_urgency urgen
 /* Gives back what the answer is held by. */
 void live_read_done(struct live_read *r);
 
-/* Whether something that an answer was read from has changed since. */
+/* Whether something that an answer was read from has changed since, as far as was told. */
 bool live_is_old(const struct live *l, const gen_slot *slot, size_t slots, uint64_t start);
+/* Whether it is known that nothing has: what was read may be shown to somebody who comes now. False
+ * for everything while changes are not told. */
+bool live_is_fresh(const struct live *l, const gen_slot *slot, size_t slots, uint64_t start);
 /* Rises with every change of anything. */
 uint64_t live_raises(const struct live *l);
 

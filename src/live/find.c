@@ -143,5 +143,5 @@ bool live_path_is_current(struct live *l, const struct live_path *p)
 
 int64_t live_path_ttl_ms(const struct live_path *p)
 {
-	return ttl_ms(p->endpoint);
+	return p->endpoint->dependencies > 0 ? 0 : ttl_ms(p->endpoint);
 }

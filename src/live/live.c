@@ -19,6 +19,11 @@ bool live_is_old(const struct live *l, const gen_slot *slot, size_t slots, uint6
 	return generations_raised(l->generations, slot, slots, start);
 }
 
+bool live_is_fresh(const struct live *l, const gen_slot *slot, size_t slots, uint64_t start)
+{
+	return generations_fresh(l->generations, slot, slots, start, clock_ms());
+}
+
 uint64_t live_raises(const struct live *l)
 {
 	return generations_raises(l->generations);

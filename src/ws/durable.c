@@ -78,7 +78,8 @@ static void ask(struct hub *h, struct user *u)
 			continue;
 		c->durable = DURABLE_LOADING;
 		c->was_full = false;
-		c->load = number;
+		memmove(c->load + 1, c->load, sizeof c->load - sizeof *c->load);
+		c->load[0] = number;
 	}
 }
 
@@ -153,9 +154,12 @@ static int compare(const void *a, const void *b)
 
 static bool was_told(const struct user *u, const struct client *c, int64_t id)
 {
-	const struct told key = {c->load, id};
-
-	return u->told && bsearch(&key, u->told, u->tolds, sizeof key, compare);
+	for (size_t i = 0; u->told && i < LOADS_KEPT; i++) {
+		const struct told key = {c->load[i], id};
+		if (bsearch(&key, u->told, u->tolds, sizeof key, compare))
+			return true;
+	}
+	return false;
 }
 
 /* ---- telling ------------------------------------------------------------------------- */
@@ -284,11 +288,17 @@ static bool is_among(const struct hub_kept *k, int64_t id)
 	return low < k->rows && k->row[low].id == id;
 }
 
+static bool is_loading(const struct client *c, const struct hub_kept *k)
+{
+	return c->durable == DURABLE_LOADING && c->load[0] == k->number && c->state == CLIENT_OPEN;
+}
+
 /* Whether what came while the page was under way is for the client now. What is beyond what it was
  * told of the page, or before it, the next has. */
-static bool is_released(const struct client *c, const struct hub_kept *k, int64_t last, int64_t id)
+static bool is_released(const struct user *u, const struct client *c, const struct hub_kept *k,
+                        int64_t last, int64_t id)
 {
-	if (c->load != k->number || c->state != CLIENT_OPEN)
+	if (c->load[0] != k->number || c->state != CLIENT_OPEN || was_told(u, c, id))
 		return false;
 	return (c->durable == DURABLE_LOADING && id <= MAX(last, c->cursor)) ||
 	       (c->durable == DURABLE_OWED && id <= c->cursor);
@@ -306,7 +316,7 @@ static void release(struct hub *h, struct user *u, const struct hub_kept *k)
 		if (is_among(k, e->id))
 			continue;
 		TAILQ_FOREACH (c, &u->everyone, of_subject) {
-			if (!is_released(c, k, last, e->id))
+			if (!is_released(u, c, k, last, e->id))
 				continue;
 			if (!m)
 				m = of_user(h, u, e->id, e->name, e->data, e->data_len);
@@ -315,15 +325,9 @@ static void release(struct hub *h, struct user *u, const struct hub_kept *k)
 		}
 		done_with(m);
 	}
-	drop_held(h, u);
 }
 
 /* ---- a page -------------------------------------------------------------------------- */
-
-static bool is_loading(const struct client *c, const struct hub_kept *k)
-{
-	return c->durable == DURABLE_LOADING && c->load == k->number && c->state == CLIENT_OPEN;
-}
 
 static void tell_row(struct hub *h, struct user *u, const struct hub_kept *k,
                      const struct hub_row *row)
@@ -342,24 +346,28 @@ static void tell_row(struct hub *h, struct user *u, const struct hub_kept *k,
 	done_with(m);
 }
 
-/* Above which id what was missed is to be loaded; INT64_MAX: nothing was. */
-static int64_t missed_above(const struct user *u, const struct hub_kept *k)
+/* Above which id what the client missed is to be loaded; INT64_MAX: it missed nothing. */
+static int64_t missed_above(const struct user *u, const struct client *c, const struct hub_kept *k)
 {
 	int64_t above = u->again ? 0 : INT64_MAX;
 
 	for (size_t i = 0; i < u->misses; i++)
-		if (!is_among(k, u->missed[i]))
+		if (u->missed[i] <= above && !is_among(k, u->missed[i]) &&
+		    !was_told(u, c, u->missed[i]))
 			above = MIN(above, u->missed[i] - 1);
 	return above;
 }
 
-static void settle(struct hub *h, struct user *u, const struct hub_kept *k, int64_t above)
+static void settle(struct hub *h, struct user *u, const struct hub_kept *k)
 {
 	struct client *c;
 
 	TAILQ_FOREACH (c, &u->everyone, of_subject) {
+		if (c->load[0] != k->number)
+			continue;
+		int64_t above = missed_above(u, c, k);
 		/* Who was told a part of the page. */
-		if (c->durable == DURABLE_OWED && c->load == k->number)
+		if (c->durable == DURABLE_OWED)
 			owe(c, MIN(above, c->cursor));
 		if (!is_loading(c, k))
 			continue;
@@ -375,6 +383,7 @@ static void settle(struct hub *h, struct user *u, const struct hub_kept *k, int6
 		}
 	}
 	u->again = false;
+	drop_held(h, u);
 }
 
 static struct user *find(const struct hub *h, const char *subject)
@@ -393,9 +402,8 @@ void durable_kept(struct hub *h, const struct hub_kept *k)
 	remember(h, u, k);
 	for (size_t i = 0; i < k->rows; i++)
 		tell_row(h, u, k, &k->row[i]);
-	int64_t above = missed_above(u, k);
 	release(h, u, k);
-	settle(h, u, k, above);
+	settle(h, u, k);
 	ask(h, u);
 }
 

@@ -255,6 +255,7 @@ static void apply_options(struct hub *h, struct hub_options *o)
 	hub_options_done(&h->options);
 	h->options = *o;
 	*o = (struct hub_options){0};
+	topics_configured(h);
 	TAILQ_FOREACH (c, &h->clients, link) {
 		if (c->echo || c->state != CLIENT_OPEN)
 			continue;

@@ -54,6 +54,7 @@ enum {
 	CHECK_MS = 1000,       /* between looks whether identities still hold */
 	SESSION_ID_LEN = 32,
 	OP_ID_MAX = 64, /* bytes of an `id`, as JSON */
+	LOADS_KEPT = 4, /* pages of what is kept that a client was told of */
 };
 
 /* ---- messages ------------------------------------------------------------------------ */
@@ -243,7 +244,7 @@ struct client {
 	struct user *user;
 	struct address *address;
 	TAILQ_ENTRY(client) link, of_user, of_subject;
-	uint64_t load;             /* the last that it was told of, or is to be */
+	uint64_t load[LOADS_KEPT]; /* what it was, or is to be, told of: the last first */
 	int64_t cursor;            /* it was told what is kept up to this id */
 	struct watch_list watches; /* paths that it watches, */
 	struct watch_list wanted;  /* and those of them that it is to be sent when there is room */
@@ -479,6 +480,8 @@ void topics_turn(struct hub *h);
 uint64_t topics_wait_us(const struct hub *h);
 /* Something was raised: there will be a sweep, soon. */
 void topics_raised(struct hub *h);
+/* The interval may be another. */
+void topics_configured(struct hub *h);
 /* There is room in the outbox for what the client wants. */
 void watches_pour(struct hub *h, struct client *c);
 void watches_free(struct hub *h, struct client *c);

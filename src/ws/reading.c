@@ -93,8 +93,9 @@ static void settle(struct hub *h, struct topic *t, const struct live_read *l, bo
 	t->pause_ms = 0;
 	note_source(t, l);
 	bool old = again || live_is_old(h->topics->live, t->slot, t->slots, t->start);
+	bool fresh = !old && live_is_fresh(h->topics->live, t->slot, t->slots, t->start);
 	/* Who came while it was read may have been told before it came that this is over. */
-	t->urgent = watch_offer_all(h, t, old);
+	t->urgent = watch_offer_all(h, t, !fresh);
 	if (t->urgent)
 		topic_line_up(h, t);
 	else if (old)
@@ -170,7 +171,7 @@ static int begin(struct hub *h, struct topic *t)
 	t->reads++;
 	t->urgent = false;
 	if (urgency == LIVE_REFRESH) {
-		t->next_ms = h->now_ms + (uint64_t)h->options.refresh_interval_ms;
+		t->refreshed_ms = h->now_ms;
 		COUNT(h, refreshes, 1);
 	} else {
 		COUNT(h, first_reads, 1);

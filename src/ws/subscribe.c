@@ -130,10 +130,12 @@ static void arrive(struct hub *h, struct watch *w)
 {
 	struct topic *t = w->topic;
 	w->since = t->state == TOPIC_READING ? t->reads : 0;
-	if (topic_is_current(h, t))
+	if (topic_is_current(h, t)) {
 		watch_offer(h, w);
-	else
-		topic_hasten(h, t);
+		return;
+	}
+	watch_decline(w);
+	topic_hasten(h, t);
 }
 
 /* NULL: it was refused. */

@@ -38,6 +38,16 @@ static void look_at_settled(struct hub *h)
 	}
 }
 
+void topics_configured(struct hub *h)
+{
+	struct topic *t, *next;
+	for (t = TAILQ_FIRST(&h->topics->held); t; t = next) {
+		next = TAILQ_NEXT(t, link);
+		if (!t->pause_ms)
+			topic_refresh(h, t);
+	}
+}
+
 /* What failed is tried at once when the stream is back, which raises everything; and soon when
  * something of what it was last read from has changed. */
 static void look_at_failed(struct hub *h)
@@ -48,10 +58,12 @@ static void look_at_failed(struct hub *h)
 		next = TAILQ_NEXT(t, link);
 		if (!t->pause_ms)
 			continue;
-		if (live_is_old(x->live, NULL, 0, t->tried))
+		uint64_t soon_ms = t->tried_ms + RETRY_MIN_MS;
+		bool changed = live_is_old(x->live, t->slot, t->slots, t->tried);
+		if (live_is_old(x->live, NULL, 0, t->tried) || (changed && soon_ms <= h->now_ms))
 			topic_line_up(h, t);
-		else if (live_is_old(x->live, t->slot, t->slots, t->tried))
-			topic_hold(h, t, MAX(h->now_ms, t->tried_ms + RETRY_MIN_MS));
+		else if (changed)
+			topic_hold(h, t, soon_ms);
 	}
 }
 

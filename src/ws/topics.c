@@ -22,12 +22,16 @@ static struct topic_list *list_of(struct topics *x, const struct topic *t)
 void topic_move(struct hub *h, struct topic *t, enum topic_state to, uint64_t at_ms)
 {
 	struct topics *x = h->topics;
-	TAILQ_REMOVE(list_of(x, t), t, link);
+	/* Put off once more, it keeps its place: lists are walked over by who does that. */
+	bool stays = t->state == TOPIC_HELD && to == TOPIC_HELD;
+	if (!stays)
+		TAILQ_REMOVE(list_of(x, t), t, link);
 	COUNT(h, waiting, -(t->state == TOPIC_IN_LINE) + (to == TOPIC_IN_LINE));
 	COUNT(h, reading, -(t->state == TOPIC_READING) + (to == TOPIC_READING));
 	t->state = to;
 	t->line = t->urgent ? LIVE_FIRST : LIVE_REFRESH;
-	TAILQ_INSERT_TAIL(list_of(x, t), t, link);
+	if (!stays)
+		TAILQ_INSERT_TAIL(list_of(x, t), t, link);
 	if (at_ms == UINT64_MAX)
 		wheel_disarm(&x->wheel, &t->timer);
 	else
@@ -46,8 +50,9 @@ void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms)
 
 void topic_refresh(struct hub *h, struct topic *t)
 {
-	if (h->now_ms < t->next_ms)
-		topic_hold(h, t, t->next_ms);
+	uint64_t at = t->refreshed_ms + (uint64_t)h->options.refresh_interval_ms;
+	if (t->refreshed_ms && h->now_ms < at)
+		topic_hold(h, t, at);
 	else
 		topic_line_up(h, t);
 }
@@ -64,7 +69,7 @@ bool topic_is_current(const struct hub *h, const struct topic *t)
 {
 	bool expired = t->timer.at_ms && t->timer.at_ms <= h->now_ms;
 	return t->state == TOPIC_SETTLED && t->message && !expired &&
-	       !live_is_old(h->topics->live, t->slot, t->slots, t->start);
+	       live_is_fresh(h->topics->live, t->slot, t->slots, t->start);
 }
 
 /* ---- life ---------------------------------------------------------------------------- */

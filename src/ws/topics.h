@@ -71,7 +71,7 @@ struct topic {
 	TAILQ_ENTRY(topic) link; /* of topics.list or topics.line */
 	struct timer timer;      /* of what is settled: the end of its ttl */
 	struct read *read;       /* TOPIC_READING */
-	uint64_t next_ms;        /* no refresh before */
+	uint64_t refreshed_ms;   /* when a refresh was last begun; 0: never */
 	uint64_t pause_ms;       /* it failed: what it was put off by; 0: it did not */
 	uint64_t tried;          /* raises when it was last begun to be read, */
 	uint64_t tried_ms;       /* and when that was */
@@ -136,12 +136,12 @@ int topic_get(struct hub *h, const char *text, size_t n, struct live_path *p,
               struct topic **ret) _must_check_;
 /* One that nobody watches any more goes. */
 void topic_put(struct hub *h, struct topic *t);
-/* Whether what it says holds, right now. */
+/* Whether what it says is known to hold, right now. */
 bool topic_is_current(const struct hub *h, const struct topic *t);
 /* Somebody waits for what it says: it is read next. */
 void topic_hasten(struct hub *h, struct topic *t);
 
-/* What has become old is to be read: now, or when it is not too soon. */
+/* What has become old is to be read: now, or when it is not too soon after the last time. */
 void topic_refresh(struct hub *h, struct topic *t);
 void topic_line_up(struct hub *h, struct topic *t);
 void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms);
@@ -178,8 +178,10 @@ int watch_move(struct hub *h, struct watch *w, struct topic *to) _must_check_;
 void watch_free(struct hub *h, struct watch *w);
 /* Puts what the topic says, unless its client has it; or marks it, for when there is room. */
 void watch_offer(struct hub *h, struct watch *w);
-/* The topic has something to say. `old`: it was overtaken, so it is not for those who have come
- * while it was read. True: there are such. */
+/* What the topic says now is not for it any more: it waits for what will be read. */
+void watch_decline(struct watch *w);
+/* The topic has something to say. `old`: it was overtaken, or may have been, so it is not for those
+ * who have come while it was read. True: there are such. */
 bool watch_offer_all(struct hub *h, struct topic *t, bool old);
 /* The topic is over: everybody is told the message, which says so. */
 void watch_end_all(struct hub *h, struct topic *t, struct message *m);

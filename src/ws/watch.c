@@ -173,6 +173,11 @@ void watch_offer(struct hub *h, struct watch *w)
 	}
 }
 
+void watch_decline(struct watch *w)
+{
+	want_no_more(w);
+}
+
 bool watch_offer_all(struct hub *h, struct topic *t, bool old)
 {
 	bool others = false;

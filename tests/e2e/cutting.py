@@ -115,6 +115,11 @@ def once(rule):
     return wrapped
 
 
+def before_listen(to_server, kind, payload):
+    """The stream of changes does not come back."""
+    return "before" if to_server and kind == b"P" and b"LISTEN provost" in payload else None
+
+
 # ---- places in a write's transaction -------------------------------------------------------------
 
 def before_begin(to_server, kind, payload):

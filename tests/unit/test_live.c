@@ -242,6 +242,9 @@ START_TEST(how_long_an_answer_may_be_shown)
 	p = find("/api/asis");
 	ck_assert_int_eq(live_path_ttl_ms(&p), 0);
 	live_path_done(&p);
+	p = find("/api/items/1");
+	ck_assert_int_eq(live_path_ttl_ms(&p), 0);
+	live_path_done(&p);
 	catalog_find(catalog, "tagged")->freshness.ttl_ms = 0;
 	p = find("/api/tagged");
 	ck_assert_int_eq(live_path_ttl_ms(&p), 0);

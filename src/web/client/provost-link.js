@@ -131,7 +131,8 @@ export class Link {
         });
     }
 
-    /** A worker that has died is replaced. @param {any} port */
+    /** A worker that has died is replaced; if it does not answer (Chromium gives pages one again that was ended from outside),
+     *  or dies again and again, by a leader. @param {any} port */
     awaitDeath(port) {
         const { env, o } = this;
         env.locks.request(lockOfHub(o.key, 'worker'), { mode: 'shared', signal: this.end.signal }, async () => {}).then(async () => {
