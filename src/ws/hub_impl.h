@@ -2,7 +2,8 @@
  * What the files of the hub share. All of it is the hub's thread's, but for the mailbox and what
  * says otherwise; `now` is the hub's own, read once per turn.
  *
- * hub.c      life, the loop, the mailbox
+ * hub.c      life, the loop
+ * mail.c     what other threads leave for it
  * client.c   a socket: reading, sending, closing, deadlines
  * outbox.c   what waits to be sent to one client
  * message.c  what is sent: framed once
@@ -356,7 +357,7 @@ static inline bool client_is_open(const struct client *c)
 	return c->state <= CLIENT_OPEN;
 }
 
-/* ---- hub.c --------------------------------------------------------------------------- */
+/* ---- mail.c -------------------------------------------------------------------------- */
 
 /* Mail with so many bytes behind it; NULL when out of memory. */
 struct mail *hub_mail_new(enum mail_kind kind, size_t extra);

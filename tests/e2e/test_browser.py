@@ -318,6 +318,32 @@ def test_the_leader_leaves_while_another_tab_is_busy(chromium, server, issuer, f
     assert figures.accepted == 2
 
 
+def test_a_leader_that_is_frozen_hands_over(chromium, server, issuer, figures):
+    """The browser's word alone, as Chrome for Android gives it before it stops a page that was in the background for
+    minutes. DevTools cannot do so to a page that playwright keeps in focus."""
+    user = User(chromium, server, issuer, LEADER)
+    tabs = [user.tab(components=2) for _ in range(3)]
+    leader, others = user.leader()
+    with Stream(server) as stream:
+        stream.goes_on()
+        leader.run("() => { document.dispatchEvent(new Event('freeze')) }")
+        wait_until(lambda: any(tab.run(INFO)["here"] for tab in others), what="another leads")
+        stream.goes_on()
+        leader.run("() => { document.dispatchEvent(new Event('resume')) }")
+        stream.goes_on()
+    for tab in tabs:
+        tab.wait(ALL_OPEN)
+    for tab in others:
+        hears(tab, stream.keys)
+        shows(server, tab)
+        assert tab.run(RESYNCS) == []
+    leader.wait(HAS_HEARD, stream.keys[-1])
+    shows(server, leader)
+    assert not leader.run(INFO)["here"]
+    wait_until(lambda: figures.open == 1, what="the leader's socket is closed")
+    assert figures.accepted == 2
+
+
 # ---- signing out -----------------------------------------------------------------------------------
 
 @SHARED_WAYS

@@ -383,12 +383,16 @@ export class Browser {
                     its.listeners.add(f);
                     return () => its.listeners.delete(f);
                 },
+                freezes: f => {
+                    its.freezers.add(f);
+                    return () => its.freezers.delete(f);
+                },
             },
         };
     }
 
     owner() {
-        return { reports: [], sockets: [], closers: [], opened: [], listeners: new Set(), visible: true, dead: false };
+        return { reports: [], sockets: [], closers: [], opened: [], listeners: new Set(), freezers: new Set(), visible: true, dead: false };
     }
 
     worker(name, page) {
@@ -420,6 +424,9 @@ export class Browser {
             connect: makeConnect(env),
             wake: visible => {
                 for (const f of its.listeners) f(visible !== false);
+            },
+            freeze: frozen => {
+                for (const f of its.freezers) f(frozen);
             },
             kill: () => this.kill(its),
             channels: to => its.opened.filter(([name]) => name.includes(to)).map(([, c]) => c),

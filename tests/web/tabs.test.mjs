@@ -363,6 +363,51 @@ scenario('a leader that hangs keeps nobody from listening already', async () => 
     await until(() => heard.calls.length);
 });
 
+scenario('a leader that is frozen hands over, and comes back as one of the others', async () => {
+    const { browser, server, clock, pages, handles } = await opened('leader', 3);
+    const heard = listeners(handles);
+    await flushed(handles);
+    await until(() => server.last.of('join').length === 2);
+    await settle();
+    server.publish('news', 'a', 1);
+    server.notify(1, 1);
+    await until(() => heard.every(h => h.news.length === 1 && h.notes.length === 1));
+    pages[1].freeze(true); /* who is frozen is not the next one, either */
+    pages[0].freeze(true);
+    assert.equal(handles[0].state, 'connecting');
+    await eventually(clock, async () => server.open.length === 1 && (await handles[2].info()).here);
+    await eventually(clock, () => server.last.of('resume').length);
+    server.publish('news', 'a', 2);
+    server.notify(2, 2);
+    await eventually(clock, () => heard[1].news.length === 2 && heard[2].news.length === 2);
+    pages[0].freeze(false);
+    pages[1].freeze(false);
+    await eventually(clock, () => handles[0].state === 'open' && heard[0].notes.length === 2);
+    server.publish('news', 'a', 3);
+    await eventually(clock, () => heard.every(h => h.news.at(-1) === 3));
+    assert.deepEqual(heard.map(h => h.news), [[1, 2, 3], [1, 2, 3], [1, 2, 3]]);
+    assert.deepEqual(heard.map(h => h.notes), [[1, 2], [1, 2], [1, 2]]);
+    await eventually(clock, () => server.outbox.size === 0);
+    pages[2].kill();
+    await eventually(clock, () => server.open.length === 1);
+    server.publish('news', 'a', 4);
+    await eventually(clock, () => heard[0].news.at(-1) === 4 && heard[1].news.at(-1) === 4);
+    assert.equal(server.open.length, 1);
+});
+
+scenario('a frozen leader of nothing of its own is done with', async () => {
+    const { browser, server, clock, pages, handles } = await opened('leader', 2);
+    handles[0].release();
+    await clock.advance(0);
+    pages[0].freeze(true);
+    await eventually(clock, async () => server.open.length === 1 && (await handles[1].info()).here);
+    assert.deepEqual(browser.locks.names(pages[0]), []);
+    pages[0].freeze(false);
+    const again = await pages[0].connect();
+    await eventually(clock, async () => (await again.info()).tabs === 2);
+    assert.equal(server.open.length, 1);
+});
+
 scenario('a leader that has released everything leads on for the others', async () => {
     const { server, clock, pages, handles } = await opened('leader', 2);
     const heard = spy();

@@ -20,7 +20,7 @@
  *     setTimeout(f: () => void, ms: number): any, clearTimeout(t: any): void, socket(url: string): any,
  *     locks: any, channel: ((name: string) => any) | null, worker: ((name: string) => any) | null,
  *     digest: ((text: string) => Promise<string>) | null,
- *     page: {visible(): boolean, listen(f: (wake: boolean) => void): () => void}}} Env
+ *     page: {visible(): boolean, listen(f: (wake: boolean) => void): () => void, freezes(f: (frozen: boolean) => void): () => void}}} Env
  */
 
 const BASE_MS = 500, CAP_MS = 30_000, HEALTHY_MS = 60_000; // backoff

@@ -23,7 +23,7 @@ const PENDING_MAX = 1_000, PENDING_BYTES = 8 << 20; // durable events that nobod
 const LINGER_MS = 1_000; // that rooms and paths are kept for who comes back
 const GRACE_MS = 2_000; // that the socket is
 export const SIGNED_OUT = { code: 1000, reason: 'signed out' };
-const GATHER_MS = 1_000; // that a new hub waits for the pages that are there
+const GATHER_MS = 3_000; // that a new hub waits for the pages that are there
 
 /** @param {string} path @param {Entry} entry */
 const dataOf = (path, { body, etag, stale }) => ({ t: 'data', path, body, etag, stale });
@@ -101,10 +101,14 @@ export class Hub {
         tab.post({ t: 'welcome', hub: this.id, mode: this.mode, state: shown, why, mark: this.started ? copy(session) : null });
     }
 
-    /** One that belongs to an earlier hub and was not there in time. @param {Tab} tab */
+    /** One that belongs to an earlier hub and was not there in time: it, and nobody else, looks anew. @param {Tab} tab */
     lateComer(tab) {
-        const { core } = this, now = core?.session;
-        if (tab.mark && (!now || tab.mark.life !== now.life || tab.mark.seq < now.seq)) core?.doubt(tab.rooms);
+        const core = /** @type {Core} */ (this.core), now = core.session;
+        if (!tab.mark || (now && tab.mark.life === now.life && tab.mark.seq >= now.seq)) return;
+        const isHeard = (/** @type {string} */ room) => core.state === 'open' && !core.resuming && core.rooms.get(room)?.joined;
+        const rooms = [...tab.rooms].filter(isHeard);
+        if (rooms.length) tab.post({ t: 'resync', what: { rooms, paths: [] }, mark: copy(now) });
+        core.doubt([...tab.rooms].filter(room => !isHeard(room)));
     }
 
     async gather() {
@@ -162,6 +166,16 @@ export class Hub {
         this.tabs.clear();
         for (const ask of [...this.asks.values()]) ask.reject(new Error('the connection is closed'));
         this.onOver(why);
+    }
+
+    /** Another takes over, from what the pages have seen: nobody is told. */
+    abdicate() {
+        this.isOver = true;
+        this.timers.clear();
+        this.tabs.clear();
+        for (const ask of [...this.asks.values()]) ask.reject(new Error('another page leads'));
+        this.core?.flush();
+        this.core?.drop();
     }
 
     /** @param {Message} m */

@@ -156,19 +156,34 @@ export class Link {
         this.send = m => hubs.postMessage(m);
         /* A leader that hangs keeps nobody from listening already. */
         this.timers.after('ready', WORKER_MS, () => this.isReady?.());
+        let stands = new AbortController();
+        const stand = () => {
+            const { signal } = (stands = new AbortController());
+            const lead = () => (signal.aborted ? undefined : this.lead(signal));
+            env.locks.request(lockOfHub(o.key), { signal }, lead).catch((/** @type {any} */ e) => {
+                if (!signal.aborted) env.report(e);
+            });
+        };
+        /* A frozen page, as Chrome for Android has in the background, runs nothing: it is not to have what others wait for. */
+        const unlisten = env.page.freezes(frozen => {
+            stands.abort();
+            if (frozen || this.isOver) return;
+            stand();
+            this.attach();
+        });
         this.end.signal.addEventListener('abort', () => {
+            stands.abort();
+            unlisten();
             mine.close();
             hubs.close();
         });
         this.attach();
-        env.locks.request(lockOfHub(o.key), { signal: this.end.signal }, () => this.lead()).catch((/** @type {any} */ e) => {
-            if (!this.isOver) env.report(e);
-        });
+        stand();
     }
 
-    /** This page has become the leader, until the promise is kept. @returns {Promise<void>} */
-    lead() {
-        const { env, o } = this, open = /** @type {any} */ (env.channel);
+    /** This page has become the leader, until the promise is kept. @param {AbortSignal} signal @returns {Promise<void>} */
+    lead(signal) {
+        const { env, o } = this, open = /** @type {any} */ (env.channel), toLeader = this.send;
         const ended = new AbortController(), ears = open(channelTo(o.key));
         return new Promise(resign => {
             /** @type {Set<string>} */
@@ -188,6 +203,15 @@ export class Link {
                     if (!guests.size) resignNow();
                     else env.setTimeout(resignNow, FAREWELL_MS);
                 },
+            });
+            signal.addEventListener('abort', () => {
+                if (over) return;
+                hub.abdicate();
+                this.hub = null;
+                this.send = toLeader;
+                resignNow();
+                if (this.handles.size) this.setState('connecting', { code: 1006, reason: 'the page is frozen' });
+                else this.finish({});
             });
             const welcome = (/** @type {Message} */ m) => {
                 if (hub.tabs.has(m.tab)) return hub.attach(m, () => {});

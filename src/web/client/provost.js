@@ -234,6 +234,15 @@ function browser() {
                     g.removeEventListener?.('online', online);
                 };
             },
+            freezes(f) {
+                const freeze = () => f(true), resume = () => f(false);
+                g.document?.addEventListener('freeze', freeze);
+                g.document?.addEventListener('resume', resume);
+                return () => {
+                    g.document?.removeEventListener('freeze', freeze);
+                    g.document?.removeEventListener('resume', resume);
+                };
+            },
         },
     };
 }
