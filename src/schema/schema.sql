@@ -1,7 +1,7 @@
 -- Provost's own schema. `provost schema install` runs this text as a whole, in one transaction, in every
 -- database whose schema is not of a later version: each statement leaves what is there already as it is, or
 -- replaces it. What a later version changes stands behind what it changes, in the same manner
--- (ALTER TABLE … ADD COLUMN IF NOT EXISTS).
+-- (ALTER TABLE ... ADD COLUMN IF NOT EXISTS).
 
 -- Default privileges (ALTER DEFAULT PRIVILEGES) are meant for an application's objects: with them, others
 -- could write API keys of their own. They are taken off what is new here; what is granted later stays.
@@ -28,7 +28,7 @@ GRANT USAGE ON SCHEMA provost TO PUBLIC;
 
 -- ---------------------------------------------------------------------------------------------
 -- Ends a statement with an HTTP status and a message for the caller:
---     SELECT provost.fail(409, 'the course is full') WHERE …
+--     SELECT provost.fail(409, 'the course is full') WHERE ...
 -- ---------------------------------------------------------------------------------------------
 
 CREATE OR REPLACE FUNCTION provost.fail(status integer, message text) RETURNS void
