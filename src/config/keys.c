@@ -35,8 +35,8 @@ const struct key config_keys[] = {
 	 .doc = "Connections of clients open at once; further ones are answered 503 and closed."},
 	{"http", "origins", KEY_ORIGINS,
 	 .fallback = "", .offset = CONFIG(http.origins),
-	 .doc = "Web pages of which other origins may call the API from a browser (CORS), separated by "
-	        "commas. Empty: only pages of the server's own origin."},
+	 .doc = "Web pages of which other origins may call the API, load the files of /client/ (CORS) and "
+	        "open WebSockets, separated by commas. Empty: only pages of the server's own origin."},
 	{"http", "max_url", KEY_SIZE, .min = 256, .max = 32 * KIB,
 	 .fallback = "8KiB", .offset = CONFIG(http.max_url),
 	 .doc = "The longest request target, path and query together; longer ones are answered 414."},

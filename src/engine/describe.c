@@ -29,6 +29,9 @@ static void add_refusal(const struct endpoint *e, const struct pg_result *result
 	const char *hint = PQresultErrorField(r, PG_DIAG_MESSAGE_HINT);
 	const char *at = PQresultErrorField(r, PG_DIAG_STATEMENT_POSITION);
 	unsigned line = e->sql_line;
+	/* Most often a new endpoint, of tables that none has read before. */
+	if (!hint && strcmp(conn_sqlstate(result), "42501") == 0)
+		hint = "`provost grants print` prints what the server's role needs";
 	if (at)
 		line = endpoint_sql_line(e, byte_of_char(e->stmt.sql, strtoul(at, NULL, 10)));
 	errors_add(errs, e->file, line, "PostgreSQL refuses the statement: %s (SQLSTATE %s)%s%s",
