@@ -138,6 +138,14 @@ def test_a_token_that_is_not_accepted(chromium, server, issuer):
 
 
 @pytest.mark.browser
+def test_who_has_neither_token_nor_cookie_is_told_so(chromium, server):
+    page = chromium.context().page(server.url + "/client/demo.html")
+    page.call("click", "#sign-in button")
+    page.wait("() => !document.getElementById('sign-in').hidden && !document.getElementById('problem').hidden", seconds=30)
+    assert "sign in with a token" in page.run(TEXT, "#problem")
+
+
+@pytest.mark.browser
 def test_who_may_not_see_it_is_told_so(chromium, server, issuer):
     page = chromium.context().page(server.url + "/client/demo.html")
     page.call("fill", "#token", issuer.jwt("stu", roles=("student",)))

@@ -124,7 +124,7 @@ function notified(data, event) {
   return new Promise(acknowledge => {
     const item = $('notification').content.firstElementChild.cloneNode(true)
     item.querySelector('strong').textContent = data?.title ?? event.name
-    item.querySelector('p').textContent = data?.content ?? ''
+    item.querySelector('p').textContent = data?.content ?? (typeof data === 'string' ? data : '')
     item.querySelector('small').textContent = [event.name, time.format(new Date())].join(' · ')
     item.dataset.nid = event.nid ?? ''
     item.acknowledged = () => {
@@ -189,8 +189,14 @@ function stateChanged(state, why) {
   if (!connection) return
   showState(state, why)
   showFigures()
-  if (state !== 'closed') return
-  const reasons = { 4001: 'The connection was replaced by a newer one of the same user.', 4403: 'The server does not accept this user here.' }
+  // With neither a token nor a cookie, waiting does not help.
+  const nobody = why?.code === 4408 && !kept()?.token
+  if (state !== 'closed' && !nobody) return
+  const reasons = {
+    4001: 'The connection was replaced by a newer one of the same user.',
+    4403: 'The server does not accept this user here.',
+    4408: 'The server wants to know who you are, and no session cookie tells it: sign in with a token.',
+  }
   show('problem', reasons[why?.code])
   leave()
 }
