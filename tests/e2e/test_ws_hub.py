@@ -220,16 +220,19 @@ def test_who_falls_behind_gets_one_resync(cluster, db, tell):
                 # Whoever reads misses nothing.
                 for _ in range(50):
                     quick.event("change")
-            assert report(server)["resyncs"] == 1
-            # What was on its way comes first, whole; then one resync; then what is new.
-            events = [slow.any_event()]
-            while events[-1]["ev"] == "change":
-                events.append(slow.any_event())
-            assert events[-1]["ev"] == "resync" and events[-1]["rooms"] == ["table:t"]
+            # What was on its way comes first, whole; then one resync; then what is new. It is one each time that it fell
+            # behind: again, if the kernel took the resync and there was room for more.
+            times = report(server)["resyncs"]
+            assert times >= 1
+            for _ in range(times):
+                events = [slow.any_event()]
+                while events[-1]["ev"] == "change":
+                    events.append(slow.any_event())
+                assert events[-1]["ev"] == "resync" and events[-1]["rooms"] == ["table:t"]
             assert slow.silent()
             tell("t", "new")
             assert slow.event("change")["keys"] == ["new"]
-            assert report(server)["resyncs"] == 1
+            assert report(server)["resyncs"] == times
 
 
 def test_who_takes_nothing_is_closed(cluster, db, tell):
