@@ -70,7 +70,7 @@ struct server {
 	atomic_bool janitor_stops;
 };
 
-/* ---- the database ---------------------------------------------------------------------- */
+/* ---- the database -------------------------------------------------------------------- */
 
 static int describe(struct server *s, const struct config *c, struct catalog *catalog,
                     struct errors *errs)

@@ -92,7 +92,7 @@ struct shard *cache_shard(const struct cache *c, uint64_t hash)
 	return &c->shard[(hash >> 32) * c->shards >> 32];
 }
 
-/* ---- looking up ------------------------------------------------------------------------------ */
+/* ---- looking up ---------------------------------------------------------------------- */
 
 static bool invalidated(const struct cache *c, const struct entry *e, uint64_t now_ms)
 {
@@ -233,7 +233,7 @@ struct entry *cache_peek(struct cache *c, struct cache_key key, const struct fre
 	return e;
 }
 
-/* ---- storing --------------------------------------------------------------------------------- */
+/* ---- storing ------------------------------------------------------------------------- */
 
 static int may_put_locked(struct cache *c, struct shard *s, const struct entry *e,
                           const struct freshness *f, uint64_t now_ms)
@@ -313,7 +313,7 @@ int cache_put(struct cache *c, struct entry *e, const struct freshness *f, uint6
 	return r;
 }
 
-/* ---- variants -------------------------------------------------------------------------------- */
+/* ---- variants ------------------------------------------------------------------------ */
 
 static unsigned claims_locked(const struct entry *e)
 {
@@ -398,7 +398,7 @@ void cache_attach(struct cache *c, struct entry *e, enum entry_coding coding, vo
 		shard_settle(s, false);
 }
 
-/* ---- keeping --------------------------------------------------------------------------------- */
+/* ---- keeping ------------------------------------------------------------------------- */
 
 void cache_sweep(struct cache *c, uint64_t now_ms)
 {

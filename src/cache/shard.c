@@ -45,7 +45,7 @@ void detached_free(struct detached *d)
 	*d = (struct detached){0};
 }
 
-/* ---- what is in it --------------------------------------------------------------------------- */
+/* ---- what is in it ------------------------------------------------------------------- */
 
 static struct recency *list_of(struct shard *s, const struct entry *e)
 {
@@ -102,7 +102,7 @@ void shard_grown_locked(struct shard *s, const struct entry *e, int64_t bytes)
 	charge(s, e, bytes);
 }
 
-/* ---- its bounds ------------------------------------------------------------------------------ */
+/* ---- its bounds ---------------------------------------------------------------------- */
 
 int64_t shard_bytes_locked(const struct shard *s)
 {
@@ -189,7 +189,7 @@ void shard_settle(struct shard *s, bool all)
 	} while (more);
 }
 
-/* ---- what is dead in it ---------------------------------------------------------------------- */
+/* ---- what is dead in it -------------------------------------------------------------- */
 
 struct sweep {
 	struct shard *shard;

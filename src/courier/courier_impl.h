@@ -91,7 +91,7 @@ struct courier {
 		pthread_mutex_unlock(&(c)->lock);                                                  \
 	} while (0)
 
-/* ---- orders.c, parcels.c: 0, or as outbox.c -------------------------------------------- */
+/* ---- orders.c, parcels.c: 0, or as outbox.c ------------------------------------------ */
 
 /* A hub_keeper's. */
 int orders_load(void *courier, const char *subject, int64_t after, uint64_t number);

@@ -289,7 +289,7 @@ int pipeline_take(struct conn *c)
 	return r;
 }
 
-/* ---- the whole -------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------- */
 
 int conn_pipeline_begin(struct conn *c, struct conn_step *step, size_t steps, bool *ret_sent)
 {

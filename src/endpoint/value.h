@@ -37,7 +37,7 @@ int timestamp_canonical(const char *s, size_t n, struct buf *out,
 
 int json_canonical(const char *s, size_t n, struct buf *out, const char **ret_why) _must_check_;
 
-/* ---- JSON without a tree: json.c, jsonpart.c ------------------------------------------ */
+/* ---- JSON without a tree: json.c, jsonpart.c ----------------------------------------- */
 
 /* Whether the bytes are one JSON text. What its strings and numbers hold is not looked at: that is
  * for whoever takes them out, and can name them. */

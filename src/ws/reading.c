@@ -3,7 +3,7 @@
 
 #include "topics.h"
 
-/* ---- to the end ------------------------------------------------------------- */
+/* ---- to the end ---------------------------------------------------------------------- */
 
 /* Any thread. */
 static void read_done(struct live_read *live)
@@ -148,7 +148,7 @@ void topics_take_ended(struct hub *h)
 	}
 }
 
-/* ---- from the line ---------------------------------------------------------- */
+/* ---- from the line ------------------------------------------------------------------- */
 
 static int begin(struct hub *h, struct topic *t)
 {
