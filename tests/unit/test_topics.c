@@ -301,6 +301,7 @@ END_TEST
 
 enum { CLIENTS = 4, TURNS = 60 };
 static atomic_bool over;
+static bool stops; /* the hub, meanwhile: it is not configured beside that */
 
 static void *watches(void *arg)
 {
@@ -326,7 +327,7 @@ static void *changes(void *arg)
 		change(FIRST_ITEM + (int)jitter(ITEMS));
 		if (jitter(50) == 0)
 			hub_resync(hub);
-		if (jitter(50) == 0)
+		if (!stops && jitter(50) == 0)
 			hub_configure(hub, &OPTIONS);
 		(void)figures();
 		sched_yield();
@@ -338,12 +339,13 @@ START_TEST(threads)
 {
 	pthread_t client[CLIENTS], changer;
 	atomic_store(&over, false);
+	stops = _i == 1;
 	ck_assert_int_eq(pthread_create(&changer, NULL, changes, NULL), 0);
 	for (size_t i = 0; i < CLIENTS; i++)
 		ck_assert_int_eq(pthread_create(&client[i], NULL, watches, NULL), 0);
 	publish();
 	publish();
-	if (_i == 1)
+	if (stops)
 		hub_stop(hub, 10);
 	for (size_t i = 0; i < CLIENTS; i++)
 		pthread_join(client[i], NULL);
