@@ -274,9 +274,10 @@ START_TEST(what_runs_elsewhere_is_joined_or_waited_for)
 	open_gate();
 	ck_assert_int_eq(outcome_of(&a[0]), OUTCOME_OK);
 	ck_assert_int_eq(outcome_of(&a[1]), OUTCOME_OK);
+	ck_assert_int_eq(outcome_of(&young), OUTCOME_OK);
+	ck_assert_int_eq(outcome_of(&old), OUTCOME_OK);
 	ck_assert_ptr_eq(a[0].waiter.job, young.waiter.job);
 	ck_assert_ptr_ne(a[1].waiter.job, old.waiter.job);
-	ck_assert_int_eq(outcome_of(&old), OUTCOME_OK);
 	ck_assert_uint_eq(executed(), 5);
 	end_all(a, ELEMENTSOF(a));
 	end(&young);
