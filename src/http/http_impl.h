@@ -435,7 +435,7 @@ struct MHD_Response *sending_response(struct http *h, const struct body *b, bool
 struct varying {
 	char id[REQUEST_ID_MAX + 1];
 	char cache_status[CACHE_STATUS_MAX];
-	char age[24];
+	char age[INTEGER_TEXT_MAX];
 };
 
 /* This thread's response for the entry in this coding, with these fields, or NULL. It stays the
