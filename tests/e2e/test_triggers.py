@@ -367,6 +367,19 @@ def test_what_is_printed_is_what_is_installed(cluster, empty_database, command):
     assert command("print") == text
 
 
+def test_default_privileges_open_no_function(cluster, empty_database, command):
+    cluster.sql(empty_database, "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO provost_app;"
+                                " ALTER DEFAULT PRIVILEGES IN SCHEMA provost GRANT EXECUTE ON FUNCTIONS TO pg_monitor")
+    assert command("install") == ALL
+    may = "SELECT DISTINCT proacl::text FROM pg_proc WHERE proname LIKE 'changed\\_%'"
+    assert cluster.sql(empty_database, may) == [("{provost=X/provost}",)]
+    assert command("install") == SAME
+    cluster.sql(empty_database, "DO $$ BEGIN EXECUTE 'GRANT EXECUTE ON FUNCTION provost.' ||"
+                                " (SELECT proname FROM pg_proc WHERE proname LIKE 'changed\\_%' LIMIT 1) || ' TO pg_monitor'; END $$")
+    assert command("install") != SAME
+    assert cluster.sql(empty_database, may) == [("{provost=X/provost}",)]
+
+
 def test_functions_are_locked_up(cluster, empty_database, command):
     command("install")
     rows = cluster.sql(empty_database, "SELECT prosecdef, proconfig, has_function_privilege('provost_app', oid, 'EXECUTE'),"
