@@ -164,9 +164,10 @@ class Cluster:
         self._script("load", db, str(scale))
 
     def dsn(self, db="postgres", role="provost"):
-        if (db, role) not in self.urls:
-            self.urls[db, role] = self._script("url", db, role)
-        return self.urls[db, role]
+        if role not in self.urls:
+            self.urls[role] = self._script("url", "NAME", role).split("/NAME?")
+        before, after = self.urls[role]
+        return f"{before}/{db}?{after}"
 
     def app_dsn(self, db):
         return self.dsn(db, "provost_app")

@@ -5,19 +5,9 @@ import json
 import pytest
 
 import caching
-import callers as c
-from harness import SCRATCH, Server, wait_until
-from living import ENDPOINTS, TABLES, etag, hear, quiet, report
+from harness import Server, wait_until
+from living import ENDPOINTS, db, enter, etag, hear, identified, issuer, quiet, report  # noqa: F401
 from websocket import WebSocket
-
-
-@pytest.fixture(scope="module")
-def db(cluster, empty_template):
-    cluster.create("live", empty_template)
-    cluster.sql("live", TABLES)
-    yield "live"
-    cluster.wait_ready()
-    cluster.drop("live")
 
 
 @pytest.fixture(scope="module")
@@ -229,23 +219,6 @@ def test_refused(server, path, code):
         ws.op("subscribe", path=path)       # without an id as well
         assert ws.event("error")["code"] == code
         assert report(server)["subscriptions"] == 0
-
-
-@pytest.fixture(scope="module")
-def issuer():
-    return c.Issuer(SCRATCH / "live-issuer")
-
-
-@contextlib.contextmanager
-def identified(cluster, db, issuer, endpoints=None):
-    server = Server(cluster, db, endpoints or ENDPOINTS, {"auth": issuer.config(), "websocket": {"max_per_user": 0}}, token=True)
-    c.prepare(cluster, db, server)
-    with server:
-        yield server
-
-
-def enter(server, issuer, sub, *roles):
-    return WebSocket(server.port, "/ws", c.bearer(issuer.jwt(sub, list(roles))), hello=True)
 
 
 def test_answers_that_differ_from_user_to_user(cluster, db, issuer, sql):
