@@ -175,6 +175,7 @@ void topics_turn(struct hub *h)
 	if (x->sweep_us && h->now_us >= MAX(x->sweep_us, x->rest_us))
 		sweep(h);
 	review_some(h);
+	share_place_orphans(h);
 	topics_begin(h);
 }
 
@@ -189,7 +190,7 @@ uint64_t topics_wait_us(const struct hub *h)
 	uint64_t us = UINT64_MAX;
 	if (is_idle(x))
 		return us;
-	if (!TAILQ_EMPTY(&x->review))
+	if (!TAILQ_EMPTY(&x->review) || !TAILQ_EMPTY(&x->orphans))
 		return 0;
 	us = until(h, look_due_us(h));
 	if (x->wheel.armed > 0)

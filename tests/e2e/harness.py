@@ -66,6 +66,8 @@ SLOWNESS = float(os.environ.get("PROVOST_TEST_SLOWNESS", "1"))
 SCRATCH = pathlib.Path(tempfile.mkdtemp(prefix="provost-e2e-", dir=os.environ.get("PROVOST_SCRATCH", "/tmp")))
 SCRATCH.chmod(0o711)
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+# Where clusters are; in memory, when scripts/test has found plenty of it.
+CLUSTERS = pathlib.Path(os.environ.get("PROVOST_MEMORY", SCRATCH))
 SANITIZER = re.compile(r"(Address|Thread|Leak|UndefinedBehavior|Memory)Sanitizer|runtime error:|FATAL: .*San")
 
 
@@ -131,9 +133,10 @@ TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit"
 
 
 class Cluster:
-    def __init__(self):
-        self.home = pathlib.Path(tempfile.mkdtemp(prefix="pg-", dir=SCRATCH))
+    def __init__(self, **settings):
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="pg-", dir=CLUSTERS))
         self.home.chmod(0o711)
+        self.settings = {**TEST_SETTINGS, **settings}
         self.urls = {}
         self.start()
         self.data = pathlib.Path(self._script("data"))
@@ -145,7 +148,7 @@ class Cluster:
         return done.stdout.strip()
 
     def start(self, **settings):
-        settings = {**TEST_SETTINGS, **settings}
+        settings = {**self.settings, **settings}
         self._script("start", *(f"{name}={value}" for name, value in settings.items()))
 
     def stop(self, mode="fast"):
@@ -164,9 +167,10 @@ class Cluster:
         self._script("load", db, str(scale))
 
     def dsn(self, db="postgres", role="provost"):
-        if (db, role) not in self.urls:
-            self.urls[db, role] = self._script("url", db, role)
-        return self.urls[db, role]
+        if role not in self.urls:
+            self.urls[role] = self._script("url", "NAME", role).split("/NAME?")
+        before, after = self.urls[role]
+        return f"{before}/{db}?{after}"
 
     def app_dsn(self, db):
         return self.dsn(db, "provost_app")
