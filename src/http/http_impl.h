@@ -214,8 +214,9 @@ struct http {
 	bool quiesced;
 	char *listen;
 	unsigned threads, max_connections;
-	size_t max_url;   /* bytes that connections have memory for */
-	atomic_int phase; /* enum http_phase */
+	size_t max_url;                  /* bytes that connections have memory for */
+	atomic_int phase;                /* enum http_phase */
+	_Atomic uint64_t origin_warn_ms; /* not before: upgrade.c's */
 	_Atomic uint64_t probed_ms;
 
 	_Atomic size_t bodies; /* bytes of requests' bodies that are kept */

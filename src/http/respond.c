@@ -519,10 +519,7 @@ enum MHD_Result respond_job(struct request *q)
 		return respond_written(q, j);
 	if (a->outcome == OUTCOME_OK)
 		return a->body ? respond_body(q, j) : respond_nothing(q);
-	/* Waiting in vain is the database's fault when that seems to hang. */
-	bool failed = answer_is_database_failure(a) ||
-	              (answer_is_timeout(a) && !engine_database_is_up(http_of(q)->engine));
-	if (failed && request_answer_stale(q, &r))
+	if (engine_database_failed(http_of(q)->engine, a) && request_answer_stale(q, &r))
 		return r;
 	return respond_failure(q, a);
 }
