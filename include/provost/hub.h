@@ -60,7 +60,8 @@ enum {
 	HUB_PATHS_PER_CLIENT = 256,
 	HUB_PATHS_MAX = 50000,     /* watched by all; a path whose answers differ counts for each */
 	HUB_BODIES_MAX = 64 << 20, /* bytes of what is at them */
-	HUB_ECHO_MAX = 16 << 20,   /* bytes of a message that is echoed */
+	HUB_BODIES_PER_USER = 16 << 20,     /* and for one user */
+	HUB_ECHO_MAX = 16 << 20,            /* bytes of a message that is echoed */
 	HUB_UNIDENTIFIED_MESSAGE = 4 << 10, /* bytes of one before its sender is known */
 };
 

@@ -7,6 +7,11 @@
 #include "provost/log.h"
 #include "provost/ws.h"
 
+enum {
+	ORIGIN_WARN_MS = 60000, /* between two warnings: anybody can bring them about */
+	ORIGIN_SHOWN = 256,
+};
+
 /* Everything that can fail is done before the 101 is sent. */
 struct upgrade {
 	struct hub *hub;
@@ -43,6 +48,25 @@ static bool refuse_version(struct request *q, const char *why, enum MHD_Result *
 	return true;
 }
 
+/* The page shows nothing of why, and its author is hardly who can mend it. */
+static void warn_of_origin(struct request *q)
+{
+	struct http *h = http_of(q);
+	char origin[ORIGIN_SHOWN];
+	uint64_t now = clock_ms();
+	/* Relaxed, as nothing else hangs on it: whoever comes second is not said. */
+	uint64_t due = atomic_load_explicit(&h->origin_warn_ms, memory_order_relaxed);
+
+	if (now < due ||
+	    !atomic_compare_exchange_strong_explicit(&h->origin_warn_ms, &due, now + ORIGIN_WARN_MS,
+	                                             memory_order_relaxed, memory_order_relaxed))
+		return;
+	snprintf(origin, sizeof origin, "%s", q->head.origin);
+	log_warn("websocket: a page was refused for its origin; if it may connect, add that to "
+	         "[http] origins",
+	         LOGS("id", q->id), LOGS("origin", origin));
+}
+
 static bool is_refused(struct request *q, enum MHD_Result *ret)
 {
 	const struct head *h = &q->head;
@@ -53,9 +77,11 @@ static bool is_refused(struct request *q, enum MHD_Result *ret)
 		*ret = respond_not_allowed(q, 1u << METHOD_GET);
 		return true;
 	}
-	if (h->origin && !caller_origin_permitted(q))
+	if (h->origin && !caller_origin_permitted(q)) {
+		warn_of_origin(q);
 		return refuse(q, 403, "Pages of this origin may not connect; see [http] origins.",
 		              ret);
+	}
 	if (!strcmp(q->line.version, "HTTP/1.0"))
 		return refuse(q, 400, "A WebSocket needs HTTP/1.1.", ret);
 	if (!h->upgrades || !h->websocket)

@@ -172,6 +172,7 @@ struct user {
 	struct client_list clients; /* those that count, the oldest first */
 	struct session_list left;   /* the oldest first */
 	uint32_t connected, counted, waiting;
+	size_t body_bytes; /* of its share: shares.c */
 	/* durable.c's. */
 	struct client_list everyone; /* all that are connected */
 	uint64_t load;               /* that is under way; 0: none is */

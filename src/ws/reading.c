@@ -26,8 +26,7 @@ static void put_off(struct hub *h, struct topic *t)
 	topic_hold(h, t, h->now_ms + t->pause_ms);
 }
 
-/* Nobody can be told any more. */
-static void end_topic(struct hub *h, struct topic *t, unsigned status, const char *detail)
+void topic_end(struct hub *h, struct topic *t, unsigned status, const char *detail)
 {
 	struct message *m = path_error(h, t->text, t->path_len, status, detail, false);
 	watch_end_all(h, t, m);
@@ -111,12 +110,14 @@ static void take_answer(struct hub *h, struct topic *t, const struct live_read *
 	t->again = false;
 	COUNT(h, failed_reads, failed);
 	if (l->status == 413) {
-		end_topic(h, t, 413, l->detail);
+		topic_end(h, t, 413, l->detail);
 		return;
 	}
 	failed |= say(h, t, l) < 0;
 	if (h->topics->bytes > HUB_BODIES_MAX) {
-		end_topic(h, t, 503, "What is watched takes more room than there is.");
+		topic_end(h, t, 503, "What is watched takes more room than there is.");
+	} else if (!share_take(t)) {
+		share_end(h, t);
 	} else if (failed) {
 		(void)watch_offer_all(h, t, false);
 		put_off(h, t);

@@ -189,6 +189,7 @@ static void pass(struct hub *h, struct message *m)
 void topic_set_message(struct hub *h, struct topic *t, struct message *m)
 {
 	struct topics *x = h->topics;
+	share_resize(t, m);
 	x->bytes -= t->message ? t->message->size : 0;
 	x->bytes += m ? m->size : 0;
 	if (t->message)
@@ -202,6 +203,7 @@ void topic_put(struct hub *h, struct topic *t)
 	struct topics *x = h->topics;
 	if (t->watches > 0)
 		return;
+	share_forget(h, t);
 	topic_move(h, t, TOPIC_SETTLED, UINT64_MAX);
 	TAILQ_REMOVE(&x->settled, t, link);
 	/* What is in flight ends by itself, for nobody. */
@@ -226,6 +228,7 @@ struct topics *topics_new(struct live *l)
 	TAILQ_INIT(&x->reading);
 	TAILQ_INIT(&x->line[LIVE_FIRST]);
 	TAILQ_INIT(&x->line[LIVE_REFRESH]);
+	TAILQ_INIT(&x->orphans);
 	TAILQ_INIT(&x->review);
 	STAILQ_INIT(&x->ended);
 	wheel_init(&x->wheel, clock_ms());

@@ -9,6 +9,7 @@
  * reading.c    reading them, and what comes of it
  * sweep.c      when they are read anew
  * watch.c      who watches, and what each has been sent
+ * shares.c     how much may be kept for one user
  * subscribe.c  what clients ask for, and what they are told
  *
  * When: whatever was changed raises generations, and soon after that (topics_raised) all topics are
@@ -34,7 +35,7 @@ enum {
 	READS_REFRESH_MAX = 16, /* and for those who have something */
 	SETTLE_US = 2000,       /* from the last sign of a change to the sweep */
 	SETTLE_MAX_US = 20000,  /* and from the first */
-	SWEEP_SHARE = 10,       /* sweeps take so much of the hub's time at most: a tenth */
+	SWEEP_SHARE = 10, /* sweeps, and looks, take so much of the hub's time at most: a tenth */
 	RETRY_MIN_MS = 1000,
 	RETRY_MAX_MS = 30000,
 	CROWDED_MS = 20,       /* until a read that there was no room for is tried again */
@@ -85,6 +86,9 @@ struct topic {
 	size_t slots;
 	uint64_t start;
 
+	struct watch *payer; /* of whose user's share the message is; NULL: of nobody's yet */
+	bool orphan;         /* on topics.orphans */
+	TAILQ_ENTRY(topic) orphaned;
 	uint32_t path_len;
 	char text[]; /* the path; NUL; the key */
 };
@@ -114,8 +118,10 @@ struct topics {
 	uint64_t sweep_us,
 	    sweep_last_us;          /* when to sweep: as it is put off, and at the latest; 0 */
 	uint64_t rest_us;           /* not before */
+	uint64_t look_rest_us;      /* nor a look before this */
 	uint64_t looked_ms, raises; /* when, and what, live_raises was looked at */
 	size_t bytes;               /* of all messages */
+	struct topic_list orphans;  /* whose payer has left: others are to pay */
 	/* Messages that topics do not say any more, while clients have yet to be sent them. */
 	struct message **passed;
 	size_t passed_count, passed_cap, passed_bytes;
@@ -148,6 +154,8 @@ void topic_hold(struct hub *h, struct topic *t, uint64_t until_ms);
 /* The one place of transition. `at_ms`: when it is to be looked at, whatever happens; UINT64_MAX:
  * not because of the time. */
 void topic_move(struct hub *h, struct topic *t, enum topic_state to, uint64_t at_ms);
+/* Nobody can be told any more: they are told why. */
+void topic_end(struct hub *h, struct topic *t, unsigned status, const char *detail);
 /* What it says from now on; takes the reference over. NULL: nothing. */
 void topic_set_message(struct hub *h, struct topic *t, struct message *m);
 
@@ -185,6 +193,22 @@ void watch_decline(struct watch *w);
 bool watch_offer_all(struct hub *h, struct topic *t, bool old);
 /* The topic is over: everybody is told the message, which says so. */
 void watch_end_all(struct hub *h, struct topic *t, struct message *m);
+
+/* ---- shares.c ------------------------------------------------------------------------ */
+
+/* Whether what the topic says has room in the share of one who watches it; else it is to end. */
+bool share_take(struct topic *t) _must_check_;
+/* It is of nobody's any more. */
+void share_drop(struct topic *t);
+/* Before another message takes the place of the topic's. */
+void share_resize(struct topic *t, const struct message *m);
+/* Its payer goes: another is found by share_place_orphans. */
+void share_orphan(struct hub *h, struct topic *t);
+/* Before the topic is freed. */
+void share_forget(struct hub *h, struct topic *t);
+void share_place_orphans(struct hub *h);
+/* Ends the topic, for want of room. */
+void share_end(struct hub *h, struct topic *t);
 
 /* ---- subscribe.c --------------------------------------------------------------------- */
 

@@ -52,8 +52,10 @@ static int enter(struct watch *w, struct topic *t)
 }
 
 /* Who moves has its place in another topic already: nothing is noted in the watch that leaves. */
-static void leave(struct topic *t, uint32_t at)
+static void leave(struct hub *h, struct topic *t, const struct watch *w, uint32_t at)
 {
+	if (t->payer == w)
+		share_orphan(h, t);
 	struct watch *last = t->watch[--t->watches];
 	if (at == t->watches)
 		return;
@@ -84,7 +86,7 @@ int watch_move(struct hub *h, struct watch *w, struct topic *to)
 		return 0;
 	if (enter(w, to) < 0)
 		return -ENOMEM;
-	leave(from, at);
+	leave(h, from, w, at);
 	topic_put(h, from);
 	return 0;
 }
@@ -98,7 +100,7 @@ void watch_free(struct hub *h, struct watch *w)
 	c->watched--;
 	c->watched_bytes -= t->path_len;
 	COUNT(h, subscriptions, -1);
-	leave(t, w->at);
+	leave(h, t, w, w->at);
 	free(w);
 	topic_put(h, t);
 }

@@ -1,14 +1,22 @@
 """What tests of live endpoints have in common: tables, endpoints that show them, and what the server says of those who watch.
 
+db, sql                 fixtures: a database of the module's own, and what runs statements in it as somebody else
+issuer                  who signs tokens of users
+identified(...)         a server whose callers must say who they are; enter(...): a socket of one of them
 hear(server)            waits until it has heard of all that was committed so far
 report(server)          the figures of paths that are watched
 runs(cluster, db, text) how often a statement with that text has run
 quiet(server)           waits until nothing is read any more
 """
+import contextlib
 import time
 
+import pytest
+
 import caching
-from harness import statements, wait_until
+import callers
+from harness import SCRATCH, Server, statements, wait_until
+from websocket import WebSocket
 
 TABLES = """
 CREATE TABLE item (id text PRIMARY KEY, n integer NOT NULL, owner text NOT NULL DEFAULT 'ada');
@@ -37,8 +45,48 @@ ENDPOINTS = {
 }
 
 
-def report(server):
-    answer = server.get("/api/admin/websocket")
+@pytest.fixture(scope="module")
+def db(request, cluster, empty_template):
+    name = request.module.__name__.removeprefix("test_")
+    cluster.create(name, empty_template)
+    cluster.sql(name, TABLES)
+    yield name
+    cluster.wait_ready()
+    cluster.drop(name)
+
+
+@pytest.fixture
+def sql(cluster, db):
+    """Runs statements as somebody else, in transactions of their own."""
+    connection = cluster.connect(db)
+
+    def run(text, *args):
+        with connection.cursor() as cursor:
+            cursor.execute(text, args)
+    run("TRUNCATE item, other, big")
+    yield run
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def issuer(request):
+    return callers.Issuer(SCRATCH / f"{request.module.__name__}-issuer")
+
+
+@contextlib.contextmanager
+def identified(cluster, db, issuer, endpoints=None, **config):
+    server = Server(cluster, db, endpoints or ENDPOINTS, {"auth": issuer.config(), "websocket": {"max_per_user": 0}, **config}, token=True)
+    callers.prepare(cluster, db, server)
+    with server:
+        yield server
+
+
+def enter(server, issuer, sub, *roles, **options):
+    return WebSocket(server.port, "/ws", callers.bearer(issuer.jwt(sub, list(roles))), hello=True, **options)
+
+
+def report(server, headers=None):
+    answer = server.get("/api/admin/websocket", headers)
     assert answer.status == 200, answer
     return answer.json()["live"]
 

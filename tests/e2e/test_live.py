@@ -5,19 +5,9 @@ import json
 import pytest
 
 import caching
-import callers as c
-from harness import SCRATCH, Server, wait_until
-from living import ENDPOINTS, TABLES, etag, hear, quiet, report
+from harness import Server, wait_until
+from living import ENDPOINTS, db, enter, etag, hear, identified, issuer, quiet, report  # noqa: F401
 from websocket import WebSocket
-
-
-@pytest.fixture(scope="module")
-def db(cluster, empty_template):
-    cluster.create("live", empty_template)
-    cluster.sql("live", TABLES)
-    yield "live"
-    cluster.wait_ready()
-    cluster.drop("live")
 
 
 @pytest.fixture(scope="module")
@@ -231,21 +221,18 @@ def test_refused(server, path, code):
         assert report(server)["subscriptions"] == 0
 
 
-@pytest.fixture(scope="module")
-def issuer():
-    return c.Issuer(SCRATCH / "live-issuer")
-
-
-@contextlib.contextmanager
-def identified(cluster, db, issuer, endpoints=None):
-    server = Server(cluster, db, endpoints or ENDPOINTS, {"auth": issuer.config(), "websocket": {"max_per_user": 0}}, token=True)
-    c.prepare(cluster, db, server)
-    with server:
-        yield server
-
-
-def enter(server, issuer, sub, *roles):
-    return WebSocket(server.port, "/ws", c.bearer(issuer.jwt(sub, list(roles))), hello=True)
+def test_what_is_refused_leaves_what_stands(server, sql):
+    """And the error says so: another subscription to a path that is watched may be refused for how it was asked for."""
+    with WebSocket(server.port, hello=True) as ws:
+        ws.subscribe("/api/items")
+        ws.data("/api/items")
+        found = ws.call("subscribe", path="/api/items", etag=5)
+        assert (found["code"], found["path"], found["live"]) == (4400, "/api/items", True)
+        sql("INSERT INTO item VALUES ('a', 1)")
+        assert ws.data("/api/items")["body"] == [{"id": "a", "n": 1}]
+        assert ws.call("unsubscribe", path="/api/items")["ev"] == "ok"
+        found = ws.call("subscribe", path="/api/items", etag=5)
+        assert (found["code"], found["live"]) == (4400, False)
 
 
 def test_answers_that_differ_from_user_to_user(cluster, db, issuer, sql):

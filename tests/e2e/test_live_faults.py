@@ -1,35 +1,11 @@
 """Live endpoints while the database is away, and while a statement runs."""
-import contextlib
-
 import pytest
 
 import caching
 from cutting import CuttingProxy, before_listen
 from harness import Server, wait_until
-from living import ENDPOINTS, TABLES, report
+from living import ENDPOINTS, db, report, sql  # noqa: F401
 from websocket import WebSocket
-
-
-@pytest.fixture(scope="module")
-def db(cluster, empty_template):
-    cluster.create("live_faults", empty_template)
-    cluster.sql("live_faults", TABLES)
-    yield "live_faults"
-    cluster.wait_ready()
-    cluster.drop("live_faults")
-
-
-@pytest.fixture
-def sql(cluster, db):
-    """Runs statements as somebody else, in transactions of their own."""
-    connection = cluster.connect(db)
-
-    def run(text, *args):
-        with connection.cursor() as cursor:
-            cursor.execute(text, args)
-    run("TRUNCATE item, other, big")
-    yield run
-    connection.close()
 
 
 # ---- the database is away ------------------------------------------------------------------------

@@ -5,31 +5,10 @@ import time
 
 import pytest
 
+import callers
 from harness import SLOWNESS, Server, reset_statements, wait_until
-from living import ENDPOINTS, TABLES, quiet, report, runs
+from living import ENDPOINTS, db, enter, identified, issuer, quiet, report, runs, sql  # noqa: F401
 from websocket import WebSocket
-
-
-@pytest.fixture(scope="module")
-def db(cluster, empty_template):
-    cluster.create("live_many", empty_template)
-    cluster.sql("live_many", TABLES)
-    yield "live_many"
-    cluster.wait_ready()
-    cluster.drop("live_many")
-
-
-@pytest.fixture
-def sql(cluster, db):
-    """Runs statements as somebody else, in transactions of their own."""
-    connection = cluster.connect(db)
-
-    def run(text, *args):
-        with connection.cursor() as cursor:
-            cursor.execute(text, args)
-    run("TRUNCATE item, other, big")
-    yield run
-    connection.close()
 
 
 # ---- many ----------------------------------------------------------------------------------------
@@ -193,25 +172,63 @@ def test_paths_of_one_client(cluster, db, sql):
             assert refused["code"] == 4429
 
 
-def test_bodies_that_are_too_large(cluster, db, sql):
-    sql("INSERT INTO big SELECT n, repeat('x', 3900000) FROM generate_series(1, 18) n")
-    sql("INSERT INTO big VALUES (100, repeat('x', 4300000))")
-    with Server(cluster, db, ENDPOINTS) as server, WebSocket(server.port, hello=True) as ws:
-        ws.subscribe("/api/big/100")
-        found = ws.event("error", 30)
-        assert (found["code"], found["path"], found["live"]) == (4413, "/api/big/100", False)
-        events = []
-        for n in range(1, 19):
-            ws.subscribe(f"/api/big/{n}")
-            events.append(ws.any_event(30))
+LARGE = 3900000  # bytes: four of them are a user's share, 17 are what there is for all
+
+
+def watched(ws, number):
+    """What is said of /api/big/N."""
+    ws.subscribe(f"/api/big/{number}")
+    return ws.any_event(30)
+
+
+def is_refused(found, code, text):
+    return (found["ev"], found["code"], found["live"]) == ("error", code, False) and text in found["message"]
+
+
+def test_bodies_of_one_user(cluster, db, issuer, sql):
+    """What one user watches has a share of the room, whatever its sockets are."""
+    sql("INSERT INTO big SELECT n, repeat('x', %s) FROM generate_series(1, 6) n", LARGE)
+    sql("INSERT INTO big VALUES (7, 'small'), (100, repeat('x', 4300000))")
+    with identified(cluster, db, issuer) as server, enter(server, issuer, "ada", "admin") as ada, \
+            enter(server, issuer, "ada", "admin") as other, enter(server, issuer, "bob", "admin") as bob:
+        def now():
+            return report(server, callers.admin_headers(issuer))
+        assert is_refused(watched(ada, 100), 4413, "too large")
+        assert [watched(ada if n % 2 else other, n)["ev"] for n in range(1, 5)] == ["data"] * 4
+        assert is_refused(watched(ada, 5), 4429, "16 MiB") and is_refused(watched(other, 6), 4429, "16 MiB")
+        assert watched(ada, 7)["body"] == {"fill": "small"} and watched(other, 1)["ev"] == "data"
+        # Nobody else is concerned: neither by what it watches, nor by watching the same.
+        assert [watched(bob, n)["ev"] for n in (1, 5, 6)] == ["data"] * 3
+        assert watched(ada, 5)["ev"] == "data"      # bob's share has room for it
+        # What outgrows the share ends; what another has room for does not.
+        assert watched(bob, 7)["ev"] == "data"
+        sql("UPDATE big SET fill = repeat('y', %s) WHERE id = 7", LARGE)
+        assert len(ada.data(seconds=30)["body"]["fill"]) == len(bob.data(seconds=30)["body"]["fill"]) == LARGE
+        # Who leaves takes along what its share had room for, and the other's has not.
+        bob.close()
+        ended = [ada.any_event(30) for _ in range(2)]
+        assert {found["path"] for found in ended} == {"/api/big/5", "/api/big/7"} and all(is_refused(found, 4429, "16 MiB") for found in ended)
+        assert now()["paths"] == 4 and now()["bodyBytes"] < 16 << 20
+        # Room that is given back is there for the next.
+        for ws in (ada, other):
+            for n in range(1, 8):
+                assert ws.call("unsubscribe", path=f"/api/big/{n}")["ev"] == "ok"
+        assert now()["bodyBytes"] == 0
+        assert [watched(ada, n)["ev"] for n in range(3, 7)] == ["data"] * 4
+
+
+def test_bodies_of_all(cluster, db, issuer, sql):
+    sql("INSERT INTO big SELECT n, repeat('x', %s) FROM generate_series(1, 18) n", LARGE)
+    with identified(cluster, db, issuer) as server, contextlib.ExitStack() as stack:
+        users = [stack.enter_context(enter(server, issuer, f"user {n}", "admin")) for n in range(5)]
+        events = [watched(users[n // 4], n + 1) for n in range(18)]
         assert [e["ev"] for e in events[:17]] == ["data"] * 17
-        assert (events[17]["ev"], events[17]["code"], events[17]["live"]) == ("error", 4503, False)
+        assert is_refused(events[17], 4503, "")
         sql("UPDATE big SET fill = 'y' WHERE id <= 2")
         for _ in range(2):
-            assert ws.data(seconds=30)["body"] == {"fill": "y"}
-        ws.subscribe("/api/big/18")
-        ws.data(seconds=30)
+            assert users[0].data(seconds=30)["body"] == {"fill": "y"}
+        assert watched(users[4], 18)["ev"] == "data"
         # One that outgrows the room, later on.
-        sql("UPDATE big SET fill = repeat('x', 3900000) WHERE id <= 2")
-        found = sorted((ws.any_event(30) for _ in range(2)), key=lambda e: e["ev"])
-        assert found[0]["ev"] == "data" and (found[1]["code"], found[1]["live"]) == (4503, False)
+        sql("UPDATE big SET fill = repeat('x', %s) WHERE id <= 2", LARGE)
+        found = sorted((users[0].any_event(30) for _ in range(2)), key=lambda e: e["ev"])
+        assert found[0]["ev"] == "data" and is_refused(found[1], 4503, "")

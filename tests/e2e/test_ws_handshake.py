@@ -106,6 +106,17 @@ def test_the_servers_own_origin_is_permitted(open_server):
         pass
 
 
+def test_the_log_names_an_origin_that_is_refused(cluster, db):
+    """And not each of them: anybody can come from anywhere."""
+    with Server(cluster, db, ENDPOINTS, {"http": {"origins": SITE}}) as server:
+        WebSocket(server.port, headers={"Origin": SITE}).close()
+        for n in range(20):
+            assert refused(server, {"Origin": f"https://site-{n}.example.org/{'x' * 2000}"}).status == 403
+        server.wait_log("https://site-0.example.org/", 10)
+        lines = [line for line in server.log().splitlines() if "refused for its origin" in line]
+        assert len(lines) == 1 and "level=warn" in lines[0] and "[http] origins" in lines[0] and len(lines[0]) < 600
+
+
 def test_a_kept_connection_can_become_a_websocket(open_server):
     with open_server.connect() as connection:
         connection.send(b"GET /api/one HTTP/1.1\r\nHost: localhost\r\n\r\n")
