@@ -59,7 +59,7 @@ struct message *path_error(struct hub *h, const char *text, size_t n, unsigned s
 
 /* ---- operations ---------------------------------------------------------------------- */
 
-/* `text` NULL: there is no path that could be named. */
+/* `text` NULL: there is no path that could be named. What stood before still does. */
 static void refuse(const struct op *o, const char *text, size_t n, unsigned status,
                    const char *detail)
 {
@@ -68,7 +68,7 @@ static void refuse(const struct op *o, const char *text, size_t n, unsigned stat
 		buf_addf(b, ",\"id\":%s", o->id);
 	buf_addf(b, ",\"code\":%u", CODE_BASE + status);
 	ops_add_text(b, "message", detail, strlen(detail));
-	add_path(b, text, n, false);
+	add_path(b, text, n, text && watch_find(o->c, text, n));
 	client_reply(o->h, o->c, ops_message(o->h, MESSAGE_REPLY));
 }
 
@@ -113,6 +113,10 @@ static struct topic *find(const struct op *o, const char *text, size_t n)
 	struct live_path p;
 	struct topic *t = NULL;
 	if (live_find(o->h->topics->live, text, n, o->c->identity, &p, &problem) < 0) {
+		/* Unless it is but for want of memory, nobody may watch it any more. */
+		struct watch *w = problem.status != 503 ? watch_find(o->c, text, n) : NULL;
+		if (w)
+			watch_free(o->h, w);
 		refuse(o, text, n, problem.status, problem.detail);
 		return NULL;
 	}

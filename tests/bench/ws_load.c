@@ -26,7 +26,7 @@
 enum {
 	PER_ADDRESS = 5000,
 	READ_SIZE = 64 << 10,
-	KEPT = 4 << 10, /* of a frame that has come in part */
+	KEPT = 16 << 10, /* of a frame that has come in part */
 	SAMPLES = 8 << 20,
 	DEAF_BUFFER = 4 << 10,
 	JOINED_MS = 60000,

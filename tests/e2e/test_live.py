@@ -221,6 +221,20 @@ def test_refused(server, path, code):
         assert report(server)["subscriptions"] == 0
 
 
+def test_what_is_refused_leaves_what_stands(server, sql):
+    """And the error says so: another subscription to a path that is watched may be refused for how it was asked for."""
+    with WebSocket(server.port, hello=True) as ws:
+        ws.subscribe("/api/items")
+        ws.data("/api/items")
+        found = ws.call("subscribe", path="/api/items", etag=5)
+        assert (found["code"], found["path"], found["live"]) == (4400, "/api/items", True)
+        sql("INSERT INTO item VALUES ('a', 1)")
+        assert ws.data("/api/items")["body"] == [{"id": "a", "n": 1}]
+        assert ws.call("unsubscribe", path="/api/items")["ev"] == "ok"
+        found = ws.call("subscribe", path="/api/items", etag=5)
+        assert (found["code"], found["live"]) == (4400, False)
+
+
 def test_answers_that_differ_from_user_to_user(cluster, db, issuer, sql):
     with identified(cluster, db, issuer) as server, enter(server, issuer, "ada", "admin") as ada, enter(server, issuer, "bob", "student") as bob:
         for ws, who in ((ada, "ada"), (bob, "bob")):

@@ -1,12 +1,13 @@
 """RFC 6455 over a real socket: the table of tests/unit/test_ws.c, in the order of Autobahn's categories."""
 import contextlib
 import os
+import re
 import struct
 import time
 
 import pytest
 
-from harness import Server, patience
+from harness import REPO, Server, patience
 from websocket import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Refused, WebSocket, frame
 
 T, B, C = FIN | TEXT, FIN | BINARY, FIN | CONTINUATION
@@ -28,66 +29,92 @@ def close(code, reason=b""):
     return CL, struct.pack("!H", code) + reason
 
 
-# What is sent, and what comes back: messages, pongs, and a close with its code.
+CASES = {**{f"1.{kind}": 8 for kind in (1, 2)}, "2": 11, "3": 7, "4.1": 5, "4.2": 5, "5": 20,
+         **{f"6.{n}": count for n, count in enumerate((3, 4, 2, 4, 5, 11, 4, 2, 4, 3, 5, 8, 5, 10, 1, 3, 5, 5, 5, 7, 8, 34, 7), 1)},
+         "7.1": 6, "7.3": 6, "7.5": 1, "7.7": 13, "7.9": 9, "7.13": 2, "10.1": 1}
+"""Autobahn's cases of the categories 1 to 7 and 10: how many there are of each kind."""
+UTF8 = [line.split() for line in (REPO / "tests/unit/utf8_cases.txt").read_text().splitlines()]
+"""Texts: the case, whether it is valid, its bytes."""
+
+# What is sent, and what comes back: messages, pongs, and a close with its code. A name may be that of several cases, which differ
+# in how the bytes are cut.
 GREEK = "κόσμε".encode()
 X = b"x"
+SIZES = list(enumerate((0, 125, 126, 127, 128, 65535, 65536, 65536), 1))
+CODES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999)
+NO_CODES = (0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999)
+TWO = [(T_, b"b"), (C, b"c")]
 TABLE = {
     # 1, 2
-    **{f"1.1 text of {n}": ([(T, X * n)], [(TEXT, X * n)]) for n in (0, 125, 126, 127, 128, 65535, 65536)},
-    **{f"1.2 binary of {n}": ([(B, b"\xfe" * n)], [(BINARY, b"\xfe" * n)]) for n in (0, 125, 126, 127, 128, 65535, 65536)},
+    **{f"1.1.{at}": ([(T, X * n)], [(TEXT, X * n)]) for at, n in SIZES},
+    **{f"1.2.{at}": ([(B, b"\xfe" * n)], [(BINARY, b"\xfe" * n)]) for at, n in SIZES},
     "2.1": ([(PI, b"")], [(PONG, b"")]),
     "2.2": ([(PI, b"Hello")], [(PONG, b"Hello")]),
     "2.3": ([(PI, b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff")], [(PONG, b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff")]),
-    "2.4": ([(PI, b"\xfe" * 125)], [(PONG, b"\xfe" * 125)]),
+    "2.4 2.6": ([(PI, b"\xfe" * 125)], [(PONG, b"\xfe" * 125)]),
     "2.5": ([(PI, b"\xfe" * 126)], 1002),
     "2.7": ([(PO, b""), (PI, b"x")], [(PONG, b"x")]),
-    "2.9": ([(PO, b"unsolicited"), (PI, b"x")], [(PONG, b"x")]),
-    "2.10": ([(PI, bytes([n])) for n in range(10)], [(PONG, bytes([n])) for n in range(10)]),
+    "2.8 2.9": ([(PO, b"unsolicited"), (PI, b"x")], [(PONG, b"x")]),
+    "2.10 2.11": ([(PI, bytes([n])) for n in range(10)], [(PONG, bytes([n])) for n in range(10)]),
     # 3, 4
     **{f"3.{n}": ([(T | n << 4, b"x")], 1002) for n in range(1, 8)},
     "3 behind a message": ([(T, b"a"), (T | 0x40, b"b")], [(TEXT, b"a"), 1002]),
     "3 of a ping": ([(PI | 0x40, b"")], 1002),
-    **{f"4 opcode {n}": ([(T, b"a"), (FIN | n, b"")], [(TEXT, b"a"), 1002]) for n in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    **{f"4.1.{at}": ([(T, b"a"), (FIN | n, b"")], [(TEXT, b"a"), 1002]) for at, n in enumerate((3, 4, 5, 6, 7), 1)},
+    **{f"4.2.{at}": ([(T, b"a"), (FIN | n, b"b")], [(TEXT, b"a"), 1002]) for at, n in enumerate((11, 12, 13, 14, 15), 1)},
     # 5
     "5.1": ([(PING, b"a"), (C, b"b")], 1002),
     "5.2": ([(PONG, b"a"), (C, b"b")], 1002),
-    "5.3": ([(T_, b"a"), (C, b"b")], [(TEXT, b"ab")]),
-    "5.6": ([(T_, b"a"), (PI, b"p"), (C, b"b")], [(PONG, b"p"), (TEXT, b"ab")]),
-    "5.9": ([(C, b"a")], 1002),
-    "5.12": ([(C_, b"a")], 1002),
+    "5.3 5.4 5.5": ([(T_, b"a"), (C, b"b")], [(TEXT, b"ab")]),
+    "5.6 5.7 5.8": ([(T_, b"a"), (PI, b"p"), (C, b"b")], [(PONG, b"p"), (TEXT, b"ab")]),
+    "5.9 5.10 5.11": ([(C, b"a"), (T, b"b")], 1002),
+    "5.12 5.13 5.14": ([(C_, b"a"), (T, b"b")], 1002),
     "5.15": ([(T_, b"a"), (C, b"b"), (C_, b"c"), (T, b"d")], [(TEXT, b"ab"), 1002]),
+    "5.16": ([(C_, b"a"), *TWO] * 2, 1002),
+    "5.17": ([(C, b"a"), *TWO] * 2, 1002),
     "5.18": ([(T_, b"a"), (T, b"b")], 1002),
-    "5.19": ([(T_, b"a"), (C_, b"b"), (PI, b"1"), (C_, b"c"), (C_, b"d"), (PI, b"2"), (C, b"e")],
+    "5.19 5.20": ([(T_, b"a"), (C_, b"b"), (PI, b"1"), (C_, b"c"), (C_, b"d"), (PI, b"2"), (C, b"e")],
              [(PONG, b"1"), (PONG, b"2"), (TEXT, b"abcde")]),
     "5 empty": ([(B_, b""), (C_, b""), (C, b"")], [(BINARY, b"")]),
     # 6
-    "6.2": ([(T, GREEK)], [(TEXT, GREEK)]),
-    "6.2.3 byte by byte": ([(T_, GREEK[:1]), *((C_, GREEK[n:n + 1]) for n in range(1, len(GREEK))), (C, b"")], [(TEXT, GREEK)]),
-    "6.3.1": ([(T, GREEK + b"\xed\xa0\x80edited")], 1007),
-    "6.3.2": ([(T_, GREEK), (C, b"\xed\xa0\x80")], 1007),
-    "6.5": ([(T, b"\xef\xbf\xbf\xf4\x8f\xbf\xbf\x00")], [(TEXT, b"\xef\xbf\xbf\xf4\x8f\xbf\xbf\x00")]),
-    "6.6 cut": ([(T, GREEK[:-1] + b"\xcf")], 1007),
-    **{f"6 {text.hex()}": ([(T, b"-" + text)], 1007) for text in
-       (b"\x80", b"\xbf", b"\xc0\xaf", b"\xc1\xbf", b"\xc2", b"\xe0\x80\xaf", b"\xe0\x9f\xbf", b"\xe1\x80", b"\xed\xa0\x80",
-        b"\xed\xbf\xbf", b"\xf0\x80\x80\xaf", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5", b"\xf8\x88\x80\x80\x80",
-        b"\xfc\x84\x80\x80\x80\x80", b"\xfe", b"\xff")},
+    "6.1.1": ([(T, b"")], [(TEXT, b"")]),
+    "6.1.2": ([(T_, b""), (C_, b""), (C, b"")], [(TEXT, b"")]),
+    "6.1.3": ([(T_, b""), (C_, b"middle"), (C, b"")], [(TEXT, b"middle")]),
+    "6.2.2": ([(T_, GREEK[:5]), (C, GREEK[5:])], [(TEXT, GREEK)]),
+    **{name: ([(T, bytes.fromhex(text))], [(TEXT, bytes.fromhex(text))] if valid == "valid" else 1007) for name, valid, text in UTF8},
+    **{f"{name} in fragments of a byte": ([(T_, b""), *((C_, bytes([byte])) for byte in bytes.fromhex(text)), (C, b"")],
+                                          [(TEXT, bytes.fromhex(text))] if valid == "valid" else 1007) for name, valid, text in UTF8},
+    **{f"6 behind ASCII, {text}": ([(T, b"-" * 40 + bytes.fromhex(text))], 1007) for _, valid, text in UTF8 if valid == "invalid"},
     # 7
     "7.1.1": ([(T, b"a"), close(1000)], [(TEXT, b"a"), 1000]),
-    "7.1.3 ping behind": ([close(1000), (PI, b"")], 1000),
-    "7.1.4 text behind": ([close(1000), (T, b"b")], 1000),
-    "7.1.5 between fragments": ([(T_, b"a"), close(1000), (C, b"b")], 1000),
+    "7.1.2": ([close(1000), (CL, b"")], 1000),
+    "7.1.3": ([close(1000), (PI, b"")], 1000),
+    "7.1.4": ([close(1000), (T, b"b")], 1000),
+    "7.1.5": ([(T_, b"a"), close(1000), (C, b"b")], 1000),
+    "7.1.6": ([(T, X * (256 << 10)), (T, b"Hello World!"), close(1000), (PI, b"")],
+              [(TEXT, X * (256 << 10)), (TEXT, b"Hello World!"), 1000]),
     "7.3.1": ([(CL, b"")], 1005),
     "7.3.2": ([(CL, b"\x03")], 1002),
+    "7.3.3": ([close(1000)], 1000),
     "7.3.4": ([close(1000, b"Hello World!")], 1000),
     "7.3.5": ([close(1000, X * 123)], 1000),
     "7.3.6": ([close(1000, X * 124)], 1002),
     "7.5.1": ([close(1000, b"\xce\xba\xed\xa0\x80")], 1007),
-    **{f"7.7 {code}": ([close(code)], code) for code in
-       (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)},
-    **{f"7.9 {code}": ([close(code)], 1002) for code in
-       (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)},
+    **{f"7.7.{at}": ([close(code)], code) for at, code in enumerate(CODES, 1)},
+    **{f"7.7 {code}": ([close(code)], code) for code in (1012, 1013, 1014)},
+    **{f"7.9.{at}": ([close(code)], 1002) for at, code in enumerate(NO_CODES, 1)},
+    "7.9 1015": ([close(1015)], 1002),
+    **{f"7.13.{at}": ([close(code)], 1002) for at, code in enumerate((5000, 65535), 1)},
     # 10
-    "10.1.1": ([(T_, X * 1300), *[(C_, X * 1300)] * 48, (C, X * 1300)], [(TEXT, X * 65000)]),
+    "10.1.1": ([(T_, X * 1300), *[(C_, X * 1300)] * 49, (C, X * 536)], [(TEXT, X * 65536)]),
+}
+# What has come so far cannot become a text, whatever follows: nothing does.
+AT_ONCE = {
+    "6.4.1": frame(T_, GREEK) + frame(C_, b"\xf4\x90\x80\x80"),
+    "6.4.2": frame(T_, GREEK + b"\xf4") + frame(C_, b"\x90"),
+    "6.4.3": frame(T, GREEK + b"\xf4\x90\x80\x80edited")[:-6],
+    "6.4.4": frame(T, GREEK + b"\xf4\x90\x80\x80edited")[:-8],
+    "a long one": frame(T, b"abc\xff" + b"x" * 1000)[:20],
 }
 HOW = {"whole": None, "in halves": 2, "in pieces": 7}
 
@@ -106,6 +133,18 @@ def exchange(ws, sent, expected, pieces):
             assert ws.receive() == what
 
 
+def numbers(names):
+    return {number for name in names for number in re.split("[ ,]", name) if re.fullmatch(r"\d+(\.\d+)+", number)}
+
+
+def test_every_case_is_there():
+    """In the table here and in that of the codec alone."""
+    codec = (REPO / "tests/unit/test_ws.c").read_text()
+    for found in (numbers([*TABLE, *AT_ONCE]), numbers([*re.findall(r'"(\d[^"]*)"', codec), *(name for name, _, _ in UTF8)])):
+        missing = [f"{kind}.{n}" for kind, count in CASES.items() for n in range(1, count + 1) if f"{kind}.{n}" not in found]
+        assert not missing, missing
+
+
 @pytest.mark.parametrize("how", HOW)
 def test_table(server, how):
     failed = []
@@ -121,7 +160,7 @@ def test_table(server, how):
 def test_byte_by_byte(server):
     """Each byte in a segment of its own, of those that are short."""
     for name, (sent, expected) in TABLE.items():
-        if sum(len(payload) for _, payload in sent) > 60 or isinstance(expected, int):
+        if sum(len(payload) for _, payload in sent) > 60:
             continue
         with WebSocket(server.port, "/echo") as ws:
             exchange(ws, sent, expected, 1000)
@@ -137,9 +176,10 @@ def test_bad_frames(server, data):
         assert ws.closed()[0] == 1002
 
 
-def test_invalid_text_fails_before_its_frame_ends(server):
+@pytest.mark.parametrize("data", AT_ONCE.values(), ids=AT_ONCE)
+def test_invalid_text_fails_before_its_message_ends(server, data):
     with WebSocket(server.port, "/echo") as ws:
-        ws.send(frame(T, b"abc\xff" + b"x" * 1000)[:20])
+        ws.send(data)
         assert ws.closed()[0] == 1007
 
 
