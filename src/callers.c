@@ -35,13 +35,14 @@ void callers_warn(const struct errors *notes)
 		         LOGS("reason", errors_text(notes, i)));
 }
 
-void callers_configure(struct callers *c, const struct config *config)
+int callers_configure(struct callers *c, const struct config *config, struct errors *errs)
 {
-	_cleanup_errors_ struct errors *errs = errors_new(), *notes = errors_new();
+	_cleanup_errors_ struct errors *notes = errors_new();
+	int r = auth_configure(c->auth, &config->auth, errs, notes);
 
-	if (auth_configure(c->auth, &config->auth, errs, notes) < 0)
-		log_errors("auth: refused; the former settings stay in force", errs);
-	callers_warn(notes);
+	if (r == 0)
+		callers_warn(notes);
+	return r;
 }
 
 /* ---- looking ------------------------------------------------------------------------- */

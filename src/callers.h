@@ -32,9 +32,9 @@ void callers_init(struct callers *c, struct auth *auth, const struct config *con
 /* Nobody may ask who is calling any more. */
 void callers_done(struct callers *c);
 
-/* Puts the settings of a configuration in force; if they are refused the former stay, and the log
- * says so. */
-void callers_configure(struct callers *c, const struct config *config);
+/* Puts the settings of a configuration in force, or leaves all as it is: -EINVAL. */
+int callers_configure(struct callers *c, const struct config *config,
+                      struct errors *errs) _must_check_;
 
 /* Looks at files and database, and sets when to look again. 0 or more: keys and revocations are
  * known; else as identities_load. */

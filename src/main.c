@@ -387,7 +387,7 @@ static int run_command(struct command_line *l, char **word, int words)
 	return unknown_command(word, words);
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	struct command_line l = {.config = NULL};
 	int c;
@@ -415,4 +415,18 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	return run_command(&l, argv + optind, argc - optind);
+}
+
+/* What was asked for is there in full, or the exit status says that it is not. */
+static int finish_output(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "provost: what there is to say cannot be written: %s\n", strerror(errno));
+	return status ? status : 1;
+}
+
+int main(int argc, char **argv)
+{
+	return finish_output(run(argc, argv));
 }

@@ -1,19 +1,15 @@
 #include "serve.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <time.h>
 
 #include "callers.h"
 #include "changes.h"
 #include "covering.h"
 #include "descriptors.h"
+#include "janitor.h"
 #include "load.h"
 #include "pidfile.h"
 #include "provost/auth.h"
@@ -27,13 +23,12 @@
 #include "provost/log.h"
 #include "provost/pool.h"
 #include "provost/snapshot.h"
+#include "signals.h"
 
 extern char **environ;
 
 enum {
-	JANITOR_MS = 10,
-	SWEEP_EVERY = 50, /* turns of the janitor */
-	TRIM_EVERY = 10,
+	LOOK_MS = 10,                /* between looks at who is still to be answered */
 	DESCRIBE_TIMEOUT_MS = 10000, /* for all endpoints */
 	RETRY_MS = 500,              /* between looks for a database that was not there */
 	STREAM_MS = 1000, /* that the first requests may wait for the stream, to be cached */
@@ -59,15 +54,12 @@ struct server {
 	struct courier *courier;
 	bool test_echo;
 	struct clients clients;
-	sigset_t signals;
-	int stop_fd;         /* readable while a signal to stop is pending */
-	int signal_fd;       /* while any of `signals` is */
+	struct signals signals;
+	struct janitor janitor;
 	bool put_off;        /* a reload that came while the server was starting */
+	bool was_ready;      /* /readyz has said so */
 	const char *pidfile; /* NULL: none */
 	int pidfile_fd;
-	pthread_t janitor;
-	bool janitor_started;
-	atomic_bool janitor_stops;
 };
 
 /* ---- the database -------------------------------------------------------------------- */
@@ -75,7 +67,7 @@ struct server {
 static int describe(struct server *s, const struct config *c, struct catalog *catalog,
                     struct errors *errs)
 {
-	return engine_describe(catalog, c->pool.url, c->pool.prepare, s->stop_fd,
+	return engine_describe(catalog, c->pool.url, c->pool.prepare, s->signals.stop_fd,
 	                       clock_us() + DESCRIBE_TIMEOUT_MS * 1000u, errs);
 }
 
@@ -112,30 +104,6 @@ static void reopen_access_log(struct server *s)
 
 /* ---- signals ------------------------------------------------------------------------- */
 
-/* The signal that came within `ms`, or 0. */
-static int signal_within(struct server *s, int64_t ms)
-{
-	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-	int r = sigtimedwait(&s->signals, NULL, &t);
-	return r > 0 ? r : 0;
-}
-
-/* Likewise; 0 also when the stream has news. */
-static int event_within(struct server *s, int64_t ms)
-{
-	struct pollfd p[] = {
-	    {.fd = s->signal_fd, .events = POLLIN},
-	    {.fd = s->changes.wake, .events = POLLIN},
-	};
-	(void)poll(p, ELEMENTSOF(p), (int)MIN(ms, INT64_C(60000)));
-	return signal_within(s, 0);
-}
-
-static bool is_stop(int sig)
-{
-	return sig == SIGTERM || sig == SIGINT;
-}
-
 /* Whether a signal to stop came within `ms`. A wish to reload does not shorten the wait, and is put
  * off, but for the access log. */
 static bool is_stopped_within(struct server *s, int64_t ms)
@@ -143,7 +111,7 @@ static bool is_stopped_within(struct server *s, int64_t ms)
 	uint64_t now, until = clock_ms() + (uint64_t)ms;
 	do {
 		now = clock_ms();
-		int sig = signal_within(s, now < until ? (int64_t)(until - now) : 0);
+		int sig = signals_within(&s->signals, now < until ? (int64_t)(until - now) : 0);
 		if (is_stop(sig))
 			return true;
 		if (sig == SIGHUP) {
@@ -154,33 +122,20 @@ static bool is_stopped_within(struct server *s, int64_t ms)
 	return false;
 }
 
-/* ---- the janitor --------------------------------------------------------------------- */
-
-static void *janitor(void *arg)
-{
-	struct server *s = arg;
-	struct timespec t = {.tv_nsec = JANITOR_MS * 1000000};
-	pthread_setname_np(pthread_self(), "janitor");
-	for (unsigned turn = 0; !atomic_load(&s->janitor_stops); turn++) {
-		engine_expire(s->engine, clock_us());
-		cache_sweep(s->cache, clock_ms());
-		if (turn % SWEEP_EVERY == 0)
-			http_sweep(s->http, clock_ms());
-		if (turn % TRIM_EVERY == 0)
-			cache_trim_memory(s->cache, clock_ms());
-		nanosleep(&t, NULL);
-	}
-	return NULL;
-}
-
 /* ---- reload -------------------------------------------------------------------------- */
+
+static void count_auth(void *arg, const char *section, const char *key, const char *from,
+                       const char *to, bool restart)
+{
+	size_t *auth_changes = arg;
+	(void)key, (void)from, (void)to, (void)restart;
+	*auth_changes += !strcmp(section, "auth");
+}
 
 static void log_change(void *arg, const char *section, const char *key, const char *from,
                        const char *to, bool restart)
 {
-	size_t *auth_changes = arg;
-	(void)restart;
-	*auth_changes += !strcmp(section, "auth");
+	(void)arg, (void)restart;
 	log_info("config: changed", LOGS("section", section), LOGS("key", key), LOGS("from", from),
 	         LOGS("to", to));
 }
@@ -244,10 +199,20 @@ static int check_auth(const struct config *config, struct errors *errs)
 	return r;
 }
 
+/* Reads files, which may be others than when they were checked: the last step that may fail.
+ * Unchanged settings stay, or known tokens would have to be presented anew, and WebSockets to say
+ * again who they are. */
+static int apply_auth(struct server *s, const struct config *config, struct errors *errs)
+{
+	size_t changes = 0;
+	(void)config_diff(s->config, config, count_auth, &changes);
+	return changes > 0 ? callers_configure(&s->callers, config, errs) : 0;
+}
+
+/* Cannot fail any more. */
 static void apply(struct server *s, struct config *config, struct catalog *catalog)
 {
-	size_t auth_changes = 0;
-	size_t changes = config_diff(s->config, config, log_change, &auth_changes);
+	size_t changes = config_diff(s->config, config, log_change, NULL);
 	size_t endpoints = catalog->endpoints;
 	struct http_options http = http_options(config);
 	apply_log_level(config);
@@ -256,10 +221,6 @@ static void apply(struct server *s, struct config *config, struct catalog *catal
 	if (r < 0)
 		log_error("not all workers could be started", LOGS("reason", strerror(-r)));
 	cache_configure(s->cache, &config->cache);
-	/* Known tokens would have to be presented anew, and WebSockets to say again who they are.
-	 */
-	if (auth_changes > 0)
-		callers_configure(&s->callers, config);
 	descriptors_refit(config, &s->clients);
 	const struct hub_options hub = hub_options(s, config);
 	hub_configure(s->hub, &hub);
@@ -294,15 +255,20 @@ static void reload(struct server *s)
 		r = describe(s, config, catalog, errs);
 	if (r == 0)
 		r = open_access_log(config, errs);
-	/* Last: what it has seen of the new endpoints the next look builds on. */
+	bool moved = r == 0;
+	/* Late: what it has seen of the new endpoints the next look builds on. */
 	if (r == 0)
 		r = cover(s, config, catalog, errs);
+	if (r == 0)
+		r = apply_auth(s, config, errs);
 	if (r == 0) {
 		apply(s, config, catalog);
 		catalog = NULL;
 		(void)callers_look(&s->callers);
 		return;
 	}
+	if (moved)
+		reopen_access_log(s);
 	if (r == -ECANCELED) {
 		log_warn("reload: given up, because of the stop");
 	} else {
@@ -340,8 +306,7 @@ static int start_threads(struct server *s, struct errors *errs)
 	if (r == 0)
 		r = courier_start(s->courier);
 	if (r == 0)
-		r = -pthread_create(&s->janitor, NULL, janitor, s);
-	s->janitor_started = r == 0; /* a failure may leave something in s->janitor */
+		r = janitor_start(&s->janitor, s->engine, s->cache, s->http);
 	if (r < 0)
 		errors_add(errs, NULL, 0, "cannot start a thread: %s", strerror(-r));
 	if (r == 0)
@@ -387,6 +352,7 @@ static int bring_up(struct server *s, struct catalog *catalog)
 			await_pool(s);
 			changes_await(&s->changes, STREAM_MS);
 			http_set_phase(s->http, HTTP_READY);
+			s->was_ready = true;
 			return 0;
 		}
 		if (r == -EINVAL) {
@@ -420,7 +386,7 @@ static bool wait_for_requests(struct server *s, uint64_t until_ms, uint64_t quie
 		before = connections;
 		if (!connections || now_ms - busy_ms >= quiet_ms)
 			return true;
-		if (is_stopped_within(s, JANITOR_MS))
+		if (is_stopped_within(s, LOOK_MS))
 			break;
 	}
 	return false;
@@ -431,7 +397,8 @@ static void stop(struct server *s)
 	const struct http_options *o = &s->config->http;
 	log_info("stopping");
 	http_set_phase(s->http, HTTP_DRAINING);
-	if (o->drain_delay_ms)
+	/* Whoever was never told that it is ready need not learn that it no longer is. */
+	if (s->was_ready && o->drain_delay_ms)
 		(void)is_stopped_within(s, o->drain_delay_ms);
 	uint64_t until_ms = clock_ms() + (uint64_t)o->shutdown_timeout_ms;
 	http_set_phase(s->http, HTTP_CLOSING);
@@ -503,8 +470,9 @@ static int run(struct server *s, struct catalog *catalog)
 	if (r == 0 && s->put_off)
 		reload(s);
 	while (r == 0) {
-		int sig = event_within(
-		    s, MIN(callers_due_in_ms(&s->callers), covering_due_in_ms(&s->covering)));
+		int sig = signals_or_readable_within(
+		    &s->signals, s->changes.wake,
+		    MIN(callers_due_in_ms(&s->callers), covering_due_in_ms(&s->covering)));
 		if (is_stop(sig))
 			break;
 		if (sig == SIGHUP)
@@ -515,36 +483,12 @@ static int run(struct server *s, struct catalog *catalog)
 	return r < 0;
 }
 
-/* Only looked at, never read: sigtimedwait takes the signals. */
-static int signal_descriptor(const sigset_t *signals)
-{
-	int fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	ALWAYS(fd >= 0);
-	return fd;
-}
-
-static void block_signals(struct server *s)
-{
-	sigset_t stops;
-	sigemptyset(&stops);
-	sigaddset(&stops, SIGTERM);
-	sigaddset(&stops, SIGINT);
-	s->signals = stops;
-	sigaddset(&s->signals, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &s->signals, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	s->stop_fd = signal_descriptor(&stops);
-	s->signal_fd = signal_descriptor(&s->signals);
-}
-
 /* The threads that run() started are gone when this returns. */
 static int run_and_stop(struct server *s, struct catalog *catalog)
 {
 	int status = run(s, catalog);
 	stop(s);
-	atomic_store(&s->janitor_stops, true);
-	if (s->janitor_started)
-		pthread_join(s->janitor, NULL);
+	janitor_stop(&s->janitor);
 	return status;
 }
 
@@ -563,7 +507,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	struct server s = {.config = config, .pidfile = o->pidfile, .pidfile_fd = -1};
 	s.test_echo = o->test_echo;
 	protect_memory(config);
-	block_signals(&s);
+	signals_init(&s.signals);
 	descriptors_raise();
 	cache_tune_allocator();
 	int r = log_start();
@@ -584,8 +528,8 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 	changes_warn(config);
 	s.engine = engine_new(&config->engine, s.pool, s.cache, s.generations, s.changes.listener);
 	s.live = live_new(s.catalog, s.cache, s.engine, s.generations);
-	callers_init(&s.callers, auth, config, s.stop_fd);
-	covering_init(&s.covering, s.generations, s.stop_fd);
+	callers_init(&s.callers, auth, config, s.signals.stop_fd);
+	covering_init(&s.covering, s.generations, s.signals.stop_fd);
 	int status = 1;
 	int fits = descriptors_fit(config, &s.clients);
 	struct http_options http = http_options(config);
@@ -612,8 +556,7 @@ int serve(struct config *config, struct catalog *catalog, struct auth *auth,
 		catalog_free(&catalog);
 	pidfile_remove(o->pidfile, s.pidfile_fd);
 	server_free(&s);
-	close(s.stop_fd);
-	close(s.signal_fd);
+	signals_done(&s.signals);
 	log_info("stopped", LOGI("status", status));
 	log_stop();
 	return status;

@@ -84,4 +84,8 @@ uint64_t jitter(uint64_t bound);
  * most U+10FFFF), or -EILSEQ. A NUL is a code point like any other. */
 ssize_t utf8_length(const char *s, size_t n);
 
+/* `n` in decimal and a NUL, INTEGER_TEXT_MAX bytes at most; gives the place of the NUL. */
+enum { INTEGER_TEXT_MAX = 21 };
+char *integer_text(char *to, int64_t n);
+
 #endif

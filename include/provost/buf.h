@@ -26,6 +26,8 @@ char *buf_reserve(struct buf *b, size_t n);
 void buf_add(struct buf *b, const void *p, size_t n);
 void buf_addc(struct buf *b, char c);
 void buf_adds(struct buf *b, const char *s);
+/* In decimal. */
+void buf_addi(struct buf *b, int64_t n);
 void buf_addf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
 
 /* `n` bytes of valid UTF-8 as a JSON string with its quotes (RFC 8259, section 7). */

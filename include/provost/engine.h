@@ -125,6 +125,9 @@ void engine_free(struct engine **e);
 
 /* Whether it makes sense to ask the database, as far as is known. Any thread. */
 bool engine_database_is_up(struct engine *e);
+/* Whether it is for the database's sake that there is no other answer than this one, so that an old
+ * one may stand in for it (stale_if_error). Any thread. */
+bool engine_database_failed(struct engine *e, const struct answer *a);
 
 struct engine_stats {
 	unsigned threads, queue; /* in force */

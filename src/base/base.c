@@ -208,3 +208,20 @@ ssize_t utf8_length(const char *text, size_t n)
 	}
 	return (ssize_t)count;
 }
+
+char *integer_text(char *to, int64_t n)
+{
+	char digits[INTEGER_TEXT_MAX], *d = digits + sizeof(digits);
+	uint64_t u = n < 0 ? -(uint64_t)n : (uint64_t)n;
+	size_t len;
+
+	do
+		*--d = (char)('0' + u % 10);
+	while (u /= 10);
+	if (n < 0)
+		*--d = '-';
+	len = (size_t)(digits + sizeof(digits) - d);
+	memcpy(to, d, len);
+	to[len] = '\0';
+	return to + len;
+}

@@ -70,6 +70,13 @@ void buf_adds(struct buf *b, const char *s)
 	buf_add(b, s, strlen(s));
 }
 
+void buf_addi(struct buf *b, int64_t n)
+{
+	char text[INTEGER_TEXT_MAX];
+
+	buf_add(b, text, (size_t)(integer_text(text, n) - text));
+}
+
 void buf_addf(struct buf *b, const char *fmt, ...)
 {
 	va_list ap, again;

@@ -32,7 +32,7 @@ void recency_insert(struct recency *r, struct entry *e)
 
 void recency_hit(struct recency *r, struct entry *e)
 {
-	if ((uint32_t)(r->clock - e->moved) <= r->count / 4)
+	if ((uint32_t)(r->clock - e->moved) <= r->count / 2)
 		return;
 	take_out(r, e);
 	put_in_front(r, e);

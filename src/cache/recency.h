@@ -1,10 +1,12 @@
 /*
  * recency: in which order entries are given up. Least recently used first.
  *
- * An entry that is hit goes to the front, but only when more than a quarter of the list was put in
- * front of it since it was there last: moving writes to five cache lines, two of them of other
- * entries, and costs more than the lookup, while an entry in the first quarter is far from being
- * given up. No clock: the rule is about positions, so that it holds for any size and rate.
+ * An entry that is hit goes to the front, but only when more than half of the list was put in front
+ * of it since it was there last: moving writes to five cache lines, two of them of other entries,
+ * and costs more than the lookup, while an entry in the first half is far from being given up. With
+ * less than 1/e of the list instead of half of it, hits of all entries alike would go on moving
+ * each other without end. No clock: the rule is about positions, so that it holds for any size and
+ * rate.
  *
  * Not thread-safe: the shard's lock. A replacement for this policy needs these four functions.
  */

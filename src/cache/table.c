@@ -56,21 +56,25 @@ static struct entry **bucket_of(const struct table *t, uint64_t hash)
 	return &t->bucket[index_of(hash, t->shift)];
 }
 
-/* In a large cache every line of an entry comes from memory; the ones that a hit needs are fetched
- * at once, not one after the other. */
-static void prefetch(const struct entry *e)
+/* In a large cache every line of an entry comes from memory; those that a hit needs are fetched at
+ * once, not one after the other. */
+static void prefetch(const struct entry *e, size_t from, size_t to)
 {
 	enum { LINE = 64 };
 
-	__builtin_prefetch((const char *)e + LINE);
-	__builtin_prefetch((const char *)e + 2 * LINE);
+	for (size_t i = from; i < to; i++)
+		__builtin_prefetch((const char *)e + i * LINE);
 }
 
 struct entry *table_find(const struct table *t, struct cache_key key)
 {
 	for (struct entry *e = *bucket_of(t, key.hash); e; e = e->next) {
-		prefetch(e);
-		if (e->hash == key.hash && e->key_len == key.len &&
+		prefetch(e, 1, 3);
+		if (e->hash != key.hash)
+			continue;
+		/* The key, and a small body, which is going to be sent. */
+		prefetch(e, 3, 9);
+		if (e->key_len == key.len &&
 		    (key.len == 0 || memcmp(entry_key(e), key.bytes, key.len) == 0)) {
 			CHECK_MAGIC(e, ENTRY_MAGIC);
 			return e;

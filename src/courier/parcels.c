@@ -205,7 +205,8 @@ void courier_event(struct courier *c, const struct change *change)
 		parcel_free(p);
 }
 
-/* The first that wait, of which not too many are large. */
+/* The first that wait, of which not too many are large; none before it is known whether there is a
+ * key. */
 static void detach_parcels(struct courier *c, struct parcels *to, enum key_state *ret_state,
                            unsigned char key[EVENT_KEY_LEN])
 {
@@ -214,8 +215,8 @@ static void detach_parcels(struct courier *c, struct parcels *to, enum key_state
 
 	STAILQ_INIT(to);
 	pthread_mutex_lock(&c->lock);
-	while ((p = STAILQ_FIRST(&c->parcels)) && n++ < PARCELS_AT_ONCE &&
-	       references < REFERENCES_AT_ONCE) {
+	while (c->key_state != KEY_UNREAD && (p = STAILQ_FIRST(&c->parcels)) &&
+	       n++ < PARCELS_AT_ONCE && references < REFERENCES_AT_ONCE) {
 		references += !p->event.data;
 		STAILQ_REMOVE_HEAD(&c->parcels, link);
 		STAILQ_INSERT_TAIL(to, p, link);

@@ -18,9 +18,15 @@ void key_seal(struct endpoint *e)
 
 static void add(struct buf *out, const char *text)
 {
-	buf_addc(out, text ? TEXT : NOTHING);
+	size_t n = text ? strlen(text) + 1 : 0;
+	char *to = buf_reserve(out, 1 + n);
+
+	if (!to)
+		return;
+	*to = text ? TEXT : NOTHING;
 	if (text)
-		buf_add(out, text, strlen(text) + 1);
+		memcpy(to + 1, text, n);
+	out->len += 1 + n;
 }
 
 int key_build(const struct endpoint *e, const struct values *v, const struct key_caller *caller,

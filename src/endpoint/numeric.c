@@ -41,6 +41,7 @@ static const char *read_exponent(const char *p, const char *end, long *ret)
 
 static void add_digit(struct decimal *d, char c, bool behind_point)
 {
+	ALWAYS(d->digits < ELEMENTSOF(d->digit));
 	if (d->digits == 0 && c == '0') {
 		d->point -= behind_point;
 		return;
@@ -49,14 +50,13 @@ static void add_digit(struct decimal *d, char c, bool behind_point)
 	d->point += !behind_point;
 }
 
+/* Of text with at most as many digits, but for leading zeros, as there is room for. */
 static int parse(const char *s, size_t n, struct decimal *d, const char **ret_why)
 {
 	const char *p = s, *end = s + n, *digits;
 	long exponent = 0;
 
-	*ret_why = n > VALUES_NUMERIC_MAX ? too_long : not_numeric;
-	if (n > VALUES_NUMERIC_MAX)
-		return -EINVAL;
+	*ret_why = not_numeric;
 	if (p < end && (*p == '+' || *p == '-'))
 		d->negative = *p++ == '-';
 	for (digits = p; p < end && is_digit(*p); p++)
@@ -124,8 +124,12 @@ static void add_scientific(const struct decimal *d, struct buf *out)
 int numeric_canonical(const char *s, size_t n, struct buf *out, const char **ret_why)
 {
 	struct decimal d = {0};
-	int r = parse(s, n, &d, ret_why);
+	int r;
 
+	*ret_why = too_long;
+	if (n > VALUES_NUMERIC_MAX)
+		return -EINVAL;
+	r = parse(s, n, &d, ret_why);
 	if (r < 0)
 		return r;
 	if (d.negative)
@@ -151,6 +155,7 @@ static int compare_magnitude(const struct decimal *a, const struct decimal *b)
 	return (a->digits > b->digits) - (a->digits < b->digits);
 }
 
+/* Of normal forms, which may be a few characters longer than what they were made of. */
 int numeric_compare(struct slice a, struct slice b)
 {
 	struct decimal x = {0}, y = {0};

@@ -48,7 +48,7 @@ static int integer_canonical(const char *s, size_t n, int64_t min, int64_t max, 
 	}
 	if (v < min || v > max)
 		return -ERANGE;
-	buf_addf(out, "%" PRId64, v);
+	buf_addi(out, v);
 	return 0;
 }
 
@@ -189,16 +189,16 @@ static void terminate(struct slice s, char text[32])
 	text[s.n] = '\0';
 }
 
+/* Their normal form has neither leading zeros nor `-0`. */
 static int compare_integers(struct slice a, struct slice b)
 {
-	char x[32], y[32];
-	long long i, j;
+	bool below = *a.p == '-';
+	int r;
 
-	terminate(a, x);
-	terminate(b, y);
-	i = strtoll(x, NULL, 10);
-	j = strtoll(y, NULL, 10);
-	return (i > j) - (i < j);
+	if (below != (*b.p == '-'))
+		return below ? -1 : 1;
+	r = a.n == b.n ? memcmp(a.p, b.p, a.n) : a.n < b.n ? -1 : 1;
+	return below ? -r : r;
 }
 
 static int compare_numbers(struct slice a, struct slice b)

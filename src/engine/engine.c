@@ -9,6 +9,7 @@
 #include "provost/listener.h"
 #include "provost/log.h"
 #include "provost/pool.h"
+#include "provost/status.h"
 #include "run.h"
 
 enum { REPORT_INTERVAL_US = 2000000 }; /* between lines that say what was refused */
@@ -323,6 +324,12 @@ bool engine_database_is_up(struct engine *e)
 {
 	uint64_t down_us = e->listener ? listener_down_us(e->listener) : 0;
 	return pool_is_up(e->pool) && (!down_us || pool_answered_us(e->pool) > down_us);
+}
+
+/* Waiting in vain is the database's fault when that seems to hang. */
+bool engine_database_failed(struct engine *e, const struct answer *a)
+{
+	return answer_is_database_failure(a) || (answer_is_timeout(a) && !engine_database_is_up(e));
 }
 
 void engine_stats(struct engine *e, struct engine_stats *ret)

@@ -370,7 +370,7 @@ static void take_job(struct item *it, size_t *from)
 	} else if (a->outcome == OUTCOME_OK) {
 		add_head(it, it->endpoint->status, NULL);
 		buf_adds(&it->batch->text, "null");
-	} else if (!answer_is_database_failure(a) ||
+	} else if (!engine_database_failed(h->engine, a) ||
 	           !lookup_stale(h, it->endpoint, key, &it->served, &it->found)) {
 		fail(it, a);
 	}

@@ -1,4 +1,5 @@
 #include <ctype.h>
+#include <limits.h>
 #include <string.h>
 #include <strings.h>
 
@@ -193,8 +194,15 @@ bool head_is_local(struct slice host)
 
 static bool is_host(const char *host)
 {
-	return *host && strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	                             "0123456789.-_:[]%") == strlen(host);
+	static const bool allowed[UCHAR_MAX + 1] = {
+	    ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['.'] = true,
+	    ['-'] = true,         ['_'] = true,         [':'] = true,         ['['] = true,
+	    [']'] = true,         ['%'] = true,
+	};
+	const char *p = host;
+	while (allowed[(unsigned char)*p])
+		p++;
+	return p > host && !*p;
 }
 
 void head_read(struct MHD_Connection *c, const struct request_line *l, size_t max_body,

@@ -11,6 +11,7 @@
  * respond.c  answers and problem documents
  * problem.c  the texts of problem documents
  * sending.c  bodies in flight
+ * kept.c     responses that are sent again and again
  * accept.c   codings that a client takes, and bodies that it has
  * builtin.c  /, /livez, /readyz
  * report.c   /api/admin/cache
@@ -428,6 +429,24 @@ struct body {
  * sent are bounded, by bytes, each counted once however many are sent it. NULL: `*ret_busy` when
  * too much is being sent, else no memory; the reference has been given back. */
 struct MHD_Response *sending_response(struct http *h, const struct body *b, bool *ret_busy);
+
+/* ---- kept.c -------------------------------------------------------------------------- */
+
+/* What is each request's own in a hit's answer. */
+struct varying {
+	char id[REQUEST_ID_MAX + 1];
+	char cache_status[CACHE_STATUS_MAX];
+	char age[INTEGER_TEXT_MAX];
+};
+
+/* This thread's response for the entry in this coding, with these fields, or NULL. It stays the
+ * thread's: queue it, do not destroy it. */
+struct MHD_Response *kept_find(const struct entry *e, unsigned coding, const struct varying *v);
+/* A response for the entry, whose body has that many bytes and is kept alive by the response; all
+ * its other fields must be the entry's. True: it was taken over, because the entry is asked for
+ * again and again. Until the thread ends, or the place is needed. */
+bool kept_put(const struct entry *e, unsigned coding, size_t bytes, struct MHD_Response *r,
+              const struct varying *v);
 
 /* ---- builtin.c ----------------------------------------------------------------------- */
 

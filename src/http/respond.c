@@ -24,27 +24,6 @@ static void add_timing(struct request *q, struct MHD_Response *r)
 	add(r, "Server-Timing", text);
 }
 
-/* Formatting by hand what every hit formats: printf took a tenth of a hit's time of ours. */
-static char *put_text(char *to, const char *s)
-{
-	return stpcpy(to, s);
-}
-
-static char *put_number(char *to, int64_t n)
-{
-	char digits[20], *d = digits + sizeof digits;
-	uint64_t u = n < 0 ? -(uint64_t)n : (uint64_t)n;
-	do
-		*--d = (char)('0' + u % 10);
-	while (u /= 10);
-	if (n < 0)
-		*to++ = '-';
-	size_t len = (size_t)(digits + sizeof digits - d);
-	memcpy(to, d, len);
-	to[len] = '\0';
-	return to + len;
-}
-
 /* Whole seconds, rounded down: what has less than one left is not fresh for one. */
 static int64_t seconds(int64_t ms)
 {
@@ -59,7 +38,8 @@ static void format_hit(enum served served, int64_t ttl_ms, char out[CACHE_STATUS
 	    [SERVED_MAX_STALE] = "; detail=max-stale",
 	    [SERVED_STALE_IF_ERROR] = "; detail=stale-if-error",
 	};
-	put_text(put_number(put_text(out, "provost; hit; ttl="), seconds(ttl_ms)), detail[served]);
+	/* By hand: printf took a tenth of a hit's time of ours. */
+	stpcpy(integer_text(stpcpy(out, "provost; hit; ttl="), seconds(ttl_ms)), detail[served]);
 }
 
 void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter *w,
@@ -82,15 +62,27 @@ void cache_status_format(enum served served, int64_t ttl_ms, const struct waiter
 	         w->stale ? "; detail=max-stale" : "");
 }
 
+static bool is_hit(const struct request *q)
+{
+	return q->served != SERVED_OTHER && q->served < SERVED_MISS;
+}
+
+static void format_varying(const struct request *q, struct varying *v)
+{
+	strcpy(v->id, q->id);
+	cache_status_format(q->served, q->ttl_ms, &q->waiter, v->cache_status);
+	*v->age = '\0';
+	if (is_hit(q))
+		integer_text(v->age, q->age_ms / 1000);
+}
+
 static void add_cache_status(struct request *q, struct MHD_Response *r)
 {
-	char text[CACHE_STATUS_MAX];
-	cache_status_format(q->served, q->ttl_ms, &q->waiter, text);
-	add(r, "Cache-Status", text);
-	if (q->served >= SERVED_MISS)
-		return;
-	put_number(text, q->age_ms / 1000);
-	add(r, "Age", text);
+	struct varying v;
+	format_varying(q, &v);
+	add(r, "Cache-Status", v.cache_status);
+	if (*v.age)
+		add(r, "Age", v.age);
 }
 
 void respond_add(struct request *q, struct MHD_Response *r, const char *type,
@@ -120,14 +112,20 @@ static void add_common(struct request *q, struct MHD_Response *r, const char *ty
 	respond_add(q, r, type, "private, no-cache");
 }
 
-enum MHD_Result respond_queue(struct request *q, unsigned status, struct MHD_Response *r)
+/* Leaves the response to the caller. */
+static enum MHD_Result queue(struct request *q, unsigned status, struct MHD_Response *r)
 {
 	struct client *c = client_of(q);
 	q->status = status;
 	atomic_store_explicit(&c->deadline_ms, clock_ms() + http_live(c->http)->idle_timeout_ms,
 	                      memory_order_relaxed);
 	atomic_store_explicit(&c->step, STEP_SENDING, memory_order_relaxed);
-	enum MHD_Result ok = MHD_queue_response(q->connection, status, r);
+	return MHD_queue_response(q->connection, status, r);
+}
+
+enum MHD_Result respond_queue(struct request *q, unsigned status, struct MHD_Response *r)
+{
+	enum MHD_Result ok = queue(q, status, r);
 	MHD_destroy_response(r);
 	return ok;
 }
@@ -343,6 +341,39 @@ static enum MHD_Result respond_busy(struct request *q)
 	return respond_problem(q, 503, "Too many large answers are being sent. Try again.");
 }
 
+/* Whether the answer has no field of this request's but those of struct varying. */
+static bool is_plain_hit(struct request *q)
+{
+	struct http *h = http_of(q);
+	return is_hit(q) && !q->head.conditional && !q->head.chunked &&
+	       http_live(h)->origins.count == 0 &&
+	       atomic_load_explicit(&h->phase, memory_order_relaxed) != HTTP_CLOSING;
+}
+
+static bool respond_kept(struct request *q, const struct representation *rep, unsigned coding,
+                         size_t len, enum MHD_Result *ret)
+{
+	struct varying v;
+	format_varying(q, &v);
+	struct MHD_Response *r = kept_find(rep->entry, coding, &v);
+	if (!r)
+		return false;
+	q->sent = len;
+	*ret = queue(q, q->endpoint->status, r);
+	rep->identity.done(rep->identity.owner);
+	return true;
+}
+
+/* The same as respond_queue, for a plain hit. */
+static enum MHD_Result queue_and_keep(struct request *q, const struct representation *rep,
+                                      unsigned coding, struct MHD_Response *r)
+{
+	struct varying v;
+	format_varying(q, &v);
+	bool keep = kept_put(rep->entry, coding, q->sent, r, &v);
+	return keep ? queue(q, q->endpoint->status, r) : respond_queue(q, q->endpoint->status, r);
+}
+
 /* Takes the owner's reference over. HEAD and 304 have the same body, of which libmicrohttpd sends
  * the length alone. */
 static enum MHD_Result respond_representation(struct request *q, const struct representation *rep)
@@ -351,6 +382,10 @@ static enum MHD_Result respond_representation(struct request *q, const struct re
 	bool busy;
 	unsigned there = available(rep, http_live(http_of(q))->codings);
 	unsigned coding = choose_coding(q, rep, there);
+	bool plain = rep->entry && is_plain_hit(q);
+	enum MHD_Result ret;
+	if (plain && respond_kept(q, rep, coding, body_in(rep, coding).len, &ret))
+		return ret;
 	etag_hex(rep->etag, hash);
 	unsigned known = respond_known(q, hash);
 	/* Tag and length of a 304 are of one representation, if possible the client's. */
@@ -369,6 +404,8 @@ static enum MHD_Result respond_representation(struct request *q, const struct re
 	add(r, "ETag", etag);
 	if (coding != CODING_IDENTITY && !known)
 		add(r, "Content-Encoding", coding_name(coding));
+	if (plain)
+		return queue_and_keep(q, rep, coding, r);
 	return respond_queue(q, known ? 304 : q->endpoint->status, r);
 }
 
@@ -482,10 +519,7 @@ enum MHD_Result respond_job(struct request *q)
 		return respond_written(q, j);
 	if (a->outcome == OUTCOME_OK)
 		return a->body ? respond_body(q, j) : respond_nothing(q);
-	/* Waiting in vain is the database's fault when that seems to hang. */
-	bool failed = answer_is_database_failure(a) ||
-	              (answer_is_timeout(a) && !engine_database_is_up(http_of(q)->engine));
-	if (failed && request_answer_stale(q, &r))
+	if (engine_database_failed(http_of(q)->engine, a) && request_answer_stale(q, &r))
 		return r;
 	return respond_failure(q, a);
 }

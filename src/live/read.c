@@ -101,18 +101,11 @@ static void note_job(struct live_read *r, const struct job *j)
 	}
 }
 
-/* Waiting in vain is the database's fault when that seems to hang. */
-static bool is_away(struct live_read *r, const struct answer *a)
-{
-	return answer_is_database_failure(a) ||
-	       (answer_is_timeout(a) && !engine_database_is_up(r->live->engine));
-}
-
 static void waiter_done(struct waiter *w)
 {
 	struct live_read *r = (struct live_read *)((char *)w - offsetof(struct live_read, waiter));
 	const struct answer *a = &w->job->answer;
-	if (a->outcome != OUTCOME_OK && is_away(r, a) && take_stale(r)) {
+	if (engine_database_failed(r->live->engine, a) && take_stale(r)) {
 		r->done(r);
 		return;
 	}

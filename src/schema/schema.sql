@@ -142,8 +142,10 @@ $do$;
 
 DO $do$
 DECLARE
-    missing text[] := ARRAY(SELECT t FROM unnest('{event_key,outbox,event_id}'::text[]) t
-                            WHERE to_regclass('provost.' || t) IS NULL);
+    missing text[] := ARRAY(SELECT name FROM unnest(
+        '{event_key,outbox,event_id,hmac_pad,hmac_sha256,renew_event_key,publish}'::text[]) name
+        WHERE NOT EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = 'provost'::regnamespace)
+          AND NOT EXISTS (SELECT FROM pg_proc WHERE proname = name AND pronamespace = 'provost'::regnamespace));
     command text;
 BEGIN
 
@@ -170,27 +172,6 @@ CREATE TABLE IF NOT EXISTS provost.outbox (
 );
 CREATE INDEX IF NOT EXISTS outbox_room ON provost.outbox (room, id) WHERE durable;
 CREATE INDEX IF NOT EXISTS outbox_age ON provost.outbox (durable, created_at);
-
-FOR command IN
-    SELECT DISTINCT format('REVOKE ALL ON provost.%I FROM %s', c.relname,
-                           CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
-    FROM pg_class c, aclexplode(c.relacl) g
-    WHERE c.relnamespace = 'provost'::regnamespace AND c.relname = ANY (missing) AND g.grantee <> c.relowner
-LOOP
-    EXECUTE command;
-END LOOP;
-
-END
-$do$;
-
--- Likewise the functions.
-DO $do$
-DECLARE
-    missing text[] := ARRAY(SELECT f FROM unnest('{hmac_pad,hmac_sha256,renew_event_key,publish}'::text[]) f
-                            WHERE NOT EXISTS (SELECT FROM pg_proc p WHERE p.proname = f
-                                              AND p.pronamespace = 'provost'::regnamespace));
-    command text;
-BEGIN
 
 -- The key as a block of 64 bytes, mixed with 0x36 (inner) or 0x5c (outer).
 CREATE OR REPLACE FUNCTION provost.hmac_pad(key bytea, mask integer) RETURNS bytea
@@ -285,13 +266,22 @@ END
 $$;
 
 FOR command IN
-    SELECT DISTINCT format('REVOKE ALL ON FUNCTION %s FROM %s', p.oid::regprocedure,
+    SELECT DISTINCT format('REVOKE ALL ON %s FROM %s', o.object,
                            CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
-    FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) g
-    WHERE p.pronamespace = 'provost'::regnamespace AND p.proname = ANY (missing) AND g.grantee <> p.proowner
+    FROM (SELECT format('provost.%I', relname), relname, relowner, relacl
+          FROM pg_class WHERE relnamespace = 'provost'::regnamespace
+          UNION ALL
+          SELECT 'FUNCTION ' || oid::regprocedure, proname, proowner, coalesce(proacl, acldefault('f', proowner))
+          FROM pg_proc WHERE pronamespace = 'provost'::regnamespace) o (object, name, owner, acl), aclexplode(o.acl) g
+    WHERE o.name = ANY (missing) AND g.grantee <> o.owner
 LOOP
     EXECUTE command;
 END LOOP;
+
+-- Made anew it goes on behind what is kept.
+IF 'event_id' = ANY (missing) THEN
+    PERFORM setval('provost.event_id', max(id)) FROM provost.outbox;
+END IF;
 
 IF NOT EXISTS (SELECT FROM provost.event_key) THEN
     PERFORM provost.renew_event_key();

@@ -29,6 +29,7 @@ struct telling {
 	const char *name; /* as tags call it */
 	const char *sql;  /* as SQL does */
 	const char *function;
+	const char *strangers;                 /* as SQL, who may have rights on it */
 	const char *source;                    /* of the function that is there, or NULL */
 	const char *trigger[TELLING_TRIGGERS]; /* those that are there, or NULL */
 	const char *owner;

@@ -2,45 +2,14 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "../engine/discover.h"
 #include "../engine/needs.h"
 #include "admin.h"
-#include "telling.h"
+#include "tellings.h"
+#include "triggers_impl.h"
 
-extern const char triggers_sql[];
-
-/* The columns of the result of triggers.sql. */
-enum {
-	T_MEMBER,
-	T_NAME,
-	T_SQL,
-	T_FUNCTION,
-	T_SOURCE,
-	T_TRIGGER,
-	T_MAY = T_TRIGGER + TELLING_TRIGGERS,
-	T_OWNER,
-	T_TAG,
-	T_TAG_JSON,
-	T_COLUMN,
-	T_COLUMN_IDENT,
-	T_COLUMN_JSON,
-	T_COLUMN_KEY,
-};
-
-enum { TRIES = 10, TRY_AGAIN_MS = 200 };
-
-static const char what[] = "the triggers cannot be installed";
-
-/* Two commands at once would replace each other's functions. Locks are waited for more briefly than
- * PostgreSQL takes to look for deadlocks (deadlock_timeout, 1 s): of the two it is never the writer
- * who fails. */
-static const char BEGIN[] = "/* provost */ BEGIN READ WRITE;"
-                            " SET LOCAL client_min_messages = warning;"
-                            " SELECT pg_advisory_xact_lock(7237128888997146478);"
-                            " SET LOCAL lock_timeout = '500ms'";
-static const char EPOCH[] = "/* provost */ SELECT pg_notify('provost', 'epoch')";
+static const char unread[] = "the triggers cannot be read";
 
 /* ---- which tables -------------------------------------------------------------------- */
 
@@ -85,8 +54,8 @@ int triggers_name(struct admin *a, const struct strlist *names, struct needs *n,
 
 	if (names->count == 0)
 		return 0;
-	if (admin_run(a, what, "/* provost */ BEGIN", errs) < 0 ||
-	    admin_run(a, what, ADMIN_USERS_PATH, errs) < 0)
+	if (admin_run(a, unread, "/* provost */ BEGIN", errs) < 0 ||
+	    admin_run(a, unread, ADMIN_USERS_PATH, errs) < 0)
 		return -EINVAL;
 	for (size_t i = 0; i < names->count; i++) {
 		/* A refused name ends the transaction, and what follows it says nothing. */
@@ -99,12 +68,12 @@ int triggers_name(struct admin *a, const struct strlist *names, struct needs *n,
 
 /* ---- how they stand ------------------------------------------------------------------ */
 
-static PGresult *ask(struct admin *a, const char *sql, const struct needs *n, struct errors *errs)
+PGresult *triggers_ask(struct admin *a, const char *sql, const struct needs *n, struct errors *errs)
 {
 	_cleanup_free_ char *tables = needs_tables(n), *columns = needs_columns(n);
 	const char *const values[] = {tables, columns};
 
-	return admin_query(a, "the triggers cannot be read", sql, 2, values, errs);
+	return admin_query(a, unread, sql, 2, values, errs);
 }
 
 static pg_oid root_of(const PGresult *r, int i)
@@ -139,11 +108,10 @@ static void print_member(FILE *to, const PGresult *r, int root, int member)
 	        PQgetvalue(r, member, COVERAGE_WHY));
 }
 
-/* Those of `n` that can have triggers; of the others it is said why they cannot. */
-static int select_supported(struct admin *a, const struct needs *n, struct needs *ret, FILE *notes,
-                            struct errors *errs)
+int triggers_supported(struct admin *a, const struct needs *n, struct needs *ret, FILE *notes,
+                       struct errors *errs)
 {
-	_cleanup_pgresult_ PGresult *r = ask(a, coverage_sql, n, errs);
+	_cleanup_pgresult_ PGresult *r = triggers_ask(a, coverage_sql, n, errs);
 	int worst;
 
 	if (!r)
@@ -161,309 +129,7 @@ static int select_supported(struct admin *a, const struct needs *n, struct needs
 	return 0;
 }
 
-/* ---- what is to be told -------------------------------------------------------------- */
-
-struct tellings {
-	PGresult *rows;
-	struct telling *telling;
-	size_t n;
-};
-
-static void tellings_done(struct tellings *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		telling_done(&l->telling[i]);
-	free(l->telling);
-	PQclear(l->rows);
-	*l = (struct tellings){0};
-}
-#define _cleanup_tellings_ _cleanup_(tellings_done)
-
-static const char *text_at(const PGresult *r, int i, int column)
-{
-	return PQgetisnull(r, i, column) ? NULL : PQgetvalue(r, i, column);
-}
-
-static struct telling *add_telling(struct tellings *l, const PGresult *r, int i)
-{
-	l->telling = xrealloc(l->telling, l->n + 1, sizeof *l->telling);
-	struct telling *t = &l->telling[l->n++];
-	*t = (struct telling){
-	    .name = PQgetvalue(r, i, T_NAME),
-	    .sql = PQgetvalue(r, i, T_SQL),
-	    .function = PQgetvalue(r, i, T_FUNCTION),
-	    .source = text_at(r, i, T_SOURCE),
-	    .owner = PQgetvalue(r, i, T_OWNER),
-	    .may = *PQgetvalue(r, i, T_MAY) == 't',
-	};
-	for (int k = 0; k < TELLING_TRIGGERS; k++)
-		t->trigger[k] = text_at(r, i, T_TRIGGER + k);
-	return t;
-}
-
-static struct told *add_told(struct telling *t, const PGresult *r, int i)
-{
-	t->told = xrealloc(t->told, t->tolds + 1, sizeof *t->told);
-	struct told *d = &t->told[t->tolds++];
-	*d = (struct told){.tag = PQgetvalue(r, i, T_TAG), .json = PQgetvalue(r, i, T_TAG_JSON)};
-	return d;
-}
-
-static void add_column(struct told *d, const PGresult *r, int i)
-{
-	d->column = xrealloc(d->column, d->columns + 1, sizeof *d->column);
-	d->column[d->columns++] = (struct told_column){
-	    .name = PQgetvalue(r, i, T_COLUMN),
-	    .ident = PQgetvalue(r, i, T_COLUMN_IDENT),
-	    .json = PQgetvalue(r, i, T_COLUMN_JSON),
-	    .key = *PQgetvalue(r, i, T_COLUMN_KEY) == 't',
-	};
-}
-
-static int read_tellings(struct admin *a, const struct needs *n, struct tellings *ret,
-                         struct errors *errs)
-{
-	PGresult *r = ret->rows = ask(a, triggers_sql, n, errs);
-	struct telling *t = NULL;
-	struct told *d = NULL;
-
-	for (int i = 0; r && i < PQntuples(r); i++) {
-		bool first = i == 0 || strcmp(PQgetvalue(r, i, T_MEMBER),
-		                              PQgetvalue(r, i - 1, T_MEMBER)) != 0;
-		if (first)
-			t = add_telling(ret, r, i);
-		if (first || strcmp(d->tag, PQgetvalue(r, i, T_TAG)) != 0)
-			d = add_told(t, r, i);
-		if (!PQgetisnull(r, i, T_COLUMN))
-			add_column(d, r, i);
-	}
-	return r ? 0 : -EINVAL;
-}
-
-/* As if there were nothing yet. */
-static void forget_what_is_there(struct tellings *l)
-{
-	for (size_t i = 0; i < l->n; i++) {
-		l->telling[i].source = NULL;
-		memset(l->telling[i].trigger, 0, sizeof l->telling[i].trigger);
-	}
-}
-
-/* ---- installing ---------------------------------------------------------------------- */
-
-static const char RIGHTS[] =
-    "/* provost */ SELECT to_regnamespace('provost') IS NOT NULL,"
-    " coalesce(has_schema_privilege(to_regnamespace('provost'), 'CREATE'), false), current_user,"
-    " (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'provost')";
-
-static int check_schema(struct admin *a, struct errors *errs)
-{
-	_cleanup_pgresult_ PGresult *r = admin_query(a, what, RIGHTS, 0, NULL, errs);
-
-	if (!r)
-		return -EINVAL;
-	if (*PQgetvalue(r, 0, 0) != 't')
-		errors_add(errs, NULL, 0,
-		           "%s: the schema `provost` is not in the database: run `provost schema "
-		           "install` first",
-		           what);
-	else if (*PQgetvalue(r, 0, 1) != 't')
-		errors_add(errs, NULL, 0,
-		           "%s: the role `%s` may not create functions in the schema `provost`: "
-		           "run this as its owner, `%s`",
-		           what, PQgetvalue(r, 0, 2), PQgetvalue(r, 0, 3));
-	else
-		return 0;
-	return -EINVAL;
-}
-
-/* Only the owner can have triggers fire always. */
-static int check_owners(const struct tellings *l, struct errors *errs)
-{
-	bool all = true;
-
-	for (size_t i = 0; i < l->n; i++) {
-		const struct telling *t = &l->telling[i];
-		if (t->may)
-			continue;
-		errors_add(errs, NULL, 0,
-		           "table %s belongs to the role `%s`: run this as that role, or as one "
-		           "that is a member of it or a superuser",
-		           t->name, t->owner);
-		all = false;
-	}
-	return all ? 0 : -EINVAL;
-}
-
-/* Who holds what we waited for. */
-static const char HOLDERS[] =
-    /* clang-format off */
-    "/* provost */ SELECT format('process %s (%s, %s) holds it, for %s s so far',"
-    "  l.pid, coalesce(nullif(s.application_name, ''), 'unnamed'), s.usename,"
-    "  extract(epoch FROM clock_timestamp() - s.xact_start)::int)"
-    " FROM pg_locks l JOIN pg_stat_activity s USING (pid)"
-    " WHERE l.relation = to_regclass($1) AND l.granted AND l.database ="
-    "  (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') AND l.pid <> pg_backend_pid()"
-    " ORDER BY s.xact_start LIMIT 1";
-/* clang-format on */
-
-static int refuse_locked(struct admin *a, const struct telling *t, struct errors *errs)
-{
-	const char *const values[] = {t->sql};
-	_cleanup_pgresult_ PGresult *r = admin_query(a, what, HOLDERS, 1, values, errs);
-
-	errors_add(errs, NULL, 0,
-	           "table %s was in use all the time%s%s: nothing was changed; try again when what "
-	           "writes to it has ended",
-	           t->name, r && PQntuples(r) ? ": " : "",
-	           r && PQntuples(r) ? PQgetvalue(r, 0, 0) : "");
-	return -EINVAL;
-}
-
-/* -EAGAIN: the table is in use. */
-static int run(struct admin *a, const struct telling *t, const char *sql, struct errors *errs)
-{
-	PGresult *r = PQexec(a->pg, sql);
-	ExecStatusType s = PQresultStatus(r);
-	const char *state = PQresultErrorField(r, PG_DIAG_SQLSTATE);
-	int err = s == PGRES_COMMAND_OK || s == PGRES_TUPLES_OK ? 0 : -EINVAL;
-
-	if (err && state && (!strcmp(state, "55P03") || !strcmp(state, "40P01")))
-		err = -EAGAIN;
-	if (err == -EINVAL) {
-		const char *message = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
-		errors_add(errs, NULL, 0, "the triggers of table %s cannot be installed: %s",
-		           t->name, message ? message : PQerrorMessage(a->pg));
-	}
-	PQclear(r);
-	return err;
-}
-
-static int install_one(struct admin *a, const struct telling *t, bool *ret_changed,
-                       struct errors *errs)
-{
-	_cleanup_buf_ struct buf b = {0};
-
-	telling_install(t, &b);
-	*ret_changed = b.len > 0;
-	if (b.len == 0)
-		return 0;
-	buf_addc(&b, '\0');
-	ALWAYS(!b.failed);
-	return run(a, t, b.data, errs);
-}
-
-/* Functions that no trigger calls any more: of tables that were dropped or renamed. */
-static const char SWEEP[] =
-    /* clang-format off */
-    "/* provost */ DO $$ DECLARE f record; BEGIN"
-    " FOR f IN SELECT p.oid::regprocedure AS name FROM pg_proc p"
-    "  WHERE p.pronamespace = 'provost'::regnamespace AND p.proname ~ '^changed_[0-9a-f]{16}$'"
-    "  AND p.pronargs = 0 AND pg_has_role(p.proowner, 'USAGE')"
-    "  AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgfoid = p.oid)"
-    " LOOP EXECUTE format('DROP FUNCTION %s', f.name); END LOOP; END $$";
-/* clang-format on */
-
-struct outcome {
-	struct tellings tellings;
-	bool *changed; /* of each */
-};
-
-static void outcome_done(struct outcome *o)
-{
-	tellings_done(&o->tellings);
-	free(o->changed);
-	*o = (struct outcome){0};
-}
-
-/* One try. -EAGAIN with `*ret_at`, the table in use. */
-static int try(struct admin *a, const struct needs *n, struct outcome *o, size_t *ret_at,
-               struct errors *errs)
-{
-	struct tellings *l = &o->tellings;
-	int r = admin_run(a, what, BEGIN, errs);
-
-	if (r == 0)
-		r = read_tellings(a, n, l, errs);
-	if (r == 0)
-		r = check_owners(l, errs);
-	o->changed = xcalloc(l->n + 1, sizeof *o->changed);
-	bool any = false;
-	for (size_t i = 0; r == 0 && i < l->n; i++) {
-		*ret_at = i;
-		r = install_one(a, &l->telling[i], &o->changed[i], errs);
-		any |= o->changed[i];
-	}
-	if (r == 0)
-		r = admin_run(a, what, SWEEP, errs);
-	/* Where all is as it was nothing was missed. */
-	if (r == 0 && any)
-		r = admin_run(a, what, EPOCH, errs);
-	if (r == 0)
-		r = admin_run(a, what, "COMMIT", errs);
-	if (r < 0)
-		PQclear(PQexec(a->pg, "ROLLBACK"));
-	return r;
-}
-
-static int install(struct admin *a, const struct needs *n, struct outcome *o, struct errors *errs)
-{
-	const struct timespec pause = {.tv_nsec = TRY_AGAIN_MS * 1000000};
-	size_t at = 0;
-
-	for (int i = 0; i < TRIES; i++) {
-		outcome_done(o);
-		int r = try(a, n, o, &at, errs);
-		if (r != -EAGAIN)
-			return r;
-		nanosleep(&pause, NULL);
-	}
-	return refuse_locked(a, &o->tellings.telling[at], errs);
-}
-
-static void print_columns(FILE *to, const struct told *d)
-{
-	for (size_t i = 0; i < d->columns; i++)
-		fprintf(to, "%s%s", i ? ", " : "; tells ", d->column[i].name);
-}
-
-/* The members of a tree stand together, its topmost table first. */
-static void print_outcome(FILE *to, const struct outcome *o)
-{
-	const struct tellings *l = &o->tellings;
-
-	for (size_t i = 0, end; i < l->n; i = end) {
-		const struct telling *root = &l->telling[i];
-		size_t fresh = 0, changed = 0;
-		for (end = i; end < l->n && !strcmp(l->telling[end].told[0].tag, root->told[0].tag);
-		     end++) {
-			fresh += !l->telling[end].source && o->changed[end];
-			changed += o->changed[end];
-		}
-		fprintf(to, "%s: %s", root->told[0].tag,
-		        fresh == end - i ? "installed"
-		        : changed        ? "updated"
-		                         : "up to date");
-		if (end - i > 1)
-			fprintf(to, ", on %zu of %zu tables", changed, end - i);
-		print_columns(to, &root->told[0]);
-		fputc('\n', to);
-	}
-}
-
-int triggers_install(struct admin *a, const struct needs *n, FILE *to, FILE *notes,
-                     struct errors *errs)
-{
-	_cleanup_needs_ struct needs supported = {0};
-	_cleanup_(outcome_done) struct outcome o = {0};
-
-	if (check_schema(a, errs) < 0 || select_supported(a, n, &supported, notes, errs) < 0 ||
-	    install(a, &supported, &o, errs) < 0)
-		return -EINVAL;
-	print_outcome(to, &o);
-	return 0;
-}
+/* ---- what would be installed --------------------------------------------------------- */
 
 int triggers_print(struct admin *a, const struct needs *n, FILE *to, FILE *notes,
                    struct errors *errs)
@@ -471,10 +137,10 @@ int triggers_print(struct admin *a, const struct needs *n, FILE *to, FILE *notes
 	_cleanup_needs_ struct needs supported = {0};
 	_cleanup_tellings_ struct tellings l = {0};
 
-	if (select_supported(a, n, &supported, notes, errs) < 0 ||
-	    read_tellings(a, &supported, &l, errs) < 0)
+	if (triggers_supported(a, n, &supported, notes, errs) < 0 ||
+	    tellings_read(a, &supported, &l, errs) < 0)
 		return -EINVAL;
-	forget_what_is_there(&l);
+	tellings_forget_what_is_there(&l);
 	fputs("-- What `provost triggers install` does where nothing is installed.\nBEGIN;\n", to);
 	for (size_t i = 0; i < l.n; i++) {
 		_cleanup_buf_ struct buf b = {0};
@@ -484,75 +150,6 @@ int triggers_print(struct admin *a, const struct needs *n, FILE *to, FILE *notes
 	}
 	fputs("\nSELECT pg_notify('provost', 'epoch');\nCOMMIT;\n", to);
 	return 0;
-}
-
-/* ---- removing ------------------------------------------------------------------------ */
-
-/* $1: the trees (NULL: all). One row per table: its name, and the statements. */
-static const char REMOVE[] =
-    /* clang-format off */
-    "/* provost */ WITH RECURSIVE tree (member) AS ("
-    " SELECT unnest($1::oid[]) UNION"
-    " SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.member)"
-    " SELECT " SQL_TAG_NAME ", format('%I.%I', n.nspname, c.relname),"
-    "  string_agg(format('DROP TRIGGER %I ON %I.%I;', g.tgname, n.nspname, c.relname), ' ')"
-    " FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid"
-    " JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE p.pronamespace = to_regnamespace('provost') AND p.proname ~ '^changed_[0-9a-f]{16}$'"
-    " AND NOT g.tgisinternal AND ($1 IS NULL OR c.oid IN (SELECT member FROM tree))"
-    " GROUP BY n.nspname, c.relname ORDER BY 1";
-/* clang-format on */
-
-static int try_remove(struct admin *a, const char *tables, PGresult **ret, int *ret_at,
-                      struct errors *errs)
-{
-	const char *const values[] = {tables};
-	int r = admin_run(a, what, BEGIN, errs);
-
-	if (r == 0)
-		*ret = admin_query(a, "the triggers cannot be removed", REMOVE, 1, values, errs);
-	if (!*ret)
-		r = -EINVAL;
-	for (int i = 0; r == 0 && i < PQntuples(*ret); i++) {
-		struct telling t = {.name = PQgetvalue(*ret, i, 0), .sql = PQgetvalue(*ret, i, 1)};
-		*ret_at = i;
-		r = run(a, &t, PQgetvalue(*ret, i, 2), errs);
-	}
-	if (r == 0)
-		r = admin_run(a, what, SWEEP, errs);
-	if (r == 0 && PQntuples(*ret) > 0)
-		r = admin_run(a, what, EPOCH, errs);
-	if (r == 0)
-		r = admin_run(a, what, "COMMIT", errs);
-	if (r < 0)
-		PQclear(PQexec(a->pg, "ROLLBACK"));
-	return r;
-}
-
-int triggers_remove(struct admin *a, const struct needs *n, FILE *to, struct errors *errs)
-{
-	const struct timespec pause = {.tv_nsec = TRY_AGAIN_MS * 1000000};
-	_cleanup_free_ char *tables = n ? needs_tables(n) : NULL;
-	_cleanup_pgresult_ PGresult *found = NULL;
-	int at = 0, r = check_schema(a, errs);
-
-	for (int i = 0; r == 0 && i < TRIES; i++) {
-		admin_clear(&found);
-		r = try_remove(a, tables, &found, &at, errs);
-		if (r != -EAGAIN)
-			break;
-		nanosleep(&pause, NULL);
-		if (i < TRIES - 1)
-			r = 0;
-	}
-	if (r == -EAGAIN) {
-		struct telling t = {.name = PQgetvalue(found, at, 0),
-		                    .sql = PQgetvalue(found, at, 1)};
-		return refuse_locked(a, &t, errs);
-	}
-	for (int i = 0; r == 0 && i < PQntuples(found); i++)
-		fprintf(to, "%s: removed\n", PQgetvalue(found, i, 0));
-	return r;
 }
 
 /* ---- status -------------------------------------------------------------------------- */
@@ -572,8 +169,7 @@ static int add_others(struct admin *a, const struct needs *n, struct needs *ret,
 {
 	_cleanup_free_ char *tables = needs_tables(n);
 	const char *const values[] = {tables};
-	_cleanup_pgresult_ PGresult *r =
-	    admin_query(a, "the triggers cannot be read", OTHERS, 1, values, errs);
+	_cleanup_pgresult_ PGresult *r = admin_query(a, unread, OTHERS, 1, values, errs);
 
 	for (int i = 0; r && i < PQntuples(r); i++)
 		needs_add(ret, (pg_oid)strtoul(PQgetvalue(r, i, 0), NULL, 10), NULL);
@@ -583,7 +179,7 @@ static int add_others(struct admin *a, const struct needs *n, struct needs *ret,
 static int print_status(struct admin *a, const struct needs *n, const char *suffix, FILE *to,
                         bool *ret_good, struct errors *errs)
 {
-	_cleanup_pgresult_ PGresult *r = ask(a, coverage_sql, n, errs);
+	_cleanup_pgresult_ PGresult *r = triggers_ask(a, coverage_sql, n, errs);
 	int worst;
 
 	for (int i = 0, end; r && i < PQntuples(r); i = end) {

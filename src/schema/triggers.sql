@@ -49,8 +49,17 @@ WITH RECURSIVE need (root, col) AS (
                       WHERE f.tgrelid = t.member AND f.arg[i] = t.tag AND f.arg[i + 1] LIKE '{%}'
                         AND a.attname = ANY (f.arg[i + 1]::text[])))
 ), there AS (
-    -- Of each member the text of its function, and of its triggers as they would be printed.
+    -- Of each member the text of its function, whom default privileges or others have given rights on it, and its
+    -- triggers as they would be printed.
     SELECT m.member, m.function,
+        (SELECT string_agg(CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END, ', ' ORDER BY g.grantee)
+         FROM (SELECT 0::oid AS grantee
+               UNION
+               SELECT x.grantee FROM pg_proc p, aclexplode(p.proacl) x
+               WHERE p.pronamespace = to_regnamespace('provost') AND p.proname = m.function AND x.grantee <> p.proowner
+               UNION
+               SELECT x.grantee FROM pg_default_acl d, aclexplode(d.defaclacl) x
+               WHERE d.defaclobjtype = 'f' AND pg_get_userbyid(d.defaclrole) = current_user AND x.grantee <> d.defaclrole) g) AS strangers,
         (SELECT p.prosrc FROM pg_proc p WHERE p.pronamespace = to_regnamespace('provost') AND p.proname = m.function
             AND p.pronargs = 0 AND p.prosecdef AND p.proconfig = '{"search_path=pg_catalog, pg_temp"}'
             AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x
@@ -66,7 +75,7 @@ WITH RECURSIVE need (root, col) AS (
           JOIN pg_namespace n ON n.oid = c.relnamespace) m
 )
 SELECT m.member, CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname,
-    format('%I.%I', n.nspname, c.relname), m.function, m.source,
+    format('%I.%I', n.nspname, c.relname), m.function, m.strangers, m.source,
     m.triggers[1], m.triggers[2], m.triggers[3], m.triggers[4],
     pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner),
     t.tag, to_json(t.tag), k.col, quote_ident(k.col), to_json(k.col), k.is_key

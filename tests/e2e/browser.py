@@ -9,6 +9,9 @@
     page.call("click", "#sign-out"), context.call("setOffline", True), page.call("clock.install"): playwright's methods
     chromium.expect(regex)       an error that this test provokes; every other one that a page, or a shared worker,
                                  writes to its console or throws fails the test at its end
+PROVOST_TEST_FIREFOX=/usr/bin/firefox-esr runs the tests in that Firefox instead, and skips those that ask for what it is not driven to
+do here (clocks, networks that are off, DevTools).
+
 Gate(port): a TCP proxy in front of the server that can be cut: Gate.cut() ends what is open and refuses what is new until
     Gate.mend(). Gate.url is what the browser is given.
 """
@@ -24,13 +27,19 @@ import socket
 import subprocess
 import threading
 
+import pytest
+
 from harness import SCRATCH, patience, wait_until
 
 HERE = pathlib.Path(__file__).parent / "chromium"
+FIREFOX = os.environ.get("PROVOST_TEST_FIREFOX")
 # Of all that Chromium does by itself, only what a test asks for: nothing is fetched from anywhere else.
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
              "--disable-component-update", "--no-first-run"]
 SERIOUS = ("console.error", "console.warning", "console.assert", "pageerror", "crash")
+
+# What Chromium, and Firefox, say of a WebSocket that cannot be opened.
+LOST = "WebSocket connection to .* failed|connection to the server at ws"
 
 
 class BrowserError(AssertionError):
@@ -41,16 +50,18 @@ def install():
     """A folder with the driver and its package."""
     folder = SCRATCH / "chromium"
     shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("node_modules"))
+    if FIREFOX:
+        shutil.copytree(HERE.parent / "firefox", folder, dirs_exist_ok=True)
     done = subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=patience(100))
-    assert done.returncode == 0, f"npm could not install playwright-core: {done}"
+    assert done.returncode == 0, f"npm could not install what drives it: {done}"
     return folder
 
 
 class Chromium:
     def __init__(self, folder):
-        path = shutil.which("chromium")
-        assert path, "chromium is not installed"
+        path = shutil.which(FIREFOX or "chromium")
+        assert path, f"{FIREFOX or 'chromium'} is not installed"
         self.errors = open(folder / "stderr", "w+b")
         # Profiles and what else it leaves is in our folder, and goes with it.
         self.process = subprocess.Popen(["node", "driver.mjs"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -85,6 +96,8 @@ class Chromium:
         except queue.Empty:
             raise BrowserError(f"{on}.{method} has not returned; said: {self.said}") from None
         if "error" in answer:
+            if FIREFOX and answer["error"].startswith("there is no "):
+                pytest.skip(answer["error"])
             raise BrowserError(f"{on}.{method}: {answer['error']}; said: {self.said}")
         return answer["value"]
 

@@ -16,6 +16,7 @@ make_keys(cluster, db)      API keys, straight into the table: {name: text}
 bearer(token), session(value, name=...), chunks(value, size, name=...)   the header fields, a dict each
 """
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -113,12 +114,18 @@ def new_ec():
     return ec.generate_private_key(ec.SECP256R1())
 
 
+@functools.cache
+def first_rsa():
+    """What every issuer begins with: a key takes a quarter of a second to make."""
+    return new_rsa()
+
+
 class Issuer:
     def __init__(self, folder):
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.jwt_secret, self.nextauth_secret = secrets.token_urlsafe(48), secrets.token_urlsafe(32)
-        self.keys = {"RS256": new_rsa(), "ES256": new_ec()}
+        self.keys = {"RS256": first_rsa(), "ES256": new_ec()}
         self.kids = {"HS256": None, "RS256": "rsa-1", "ES256": "ec-1"}
         self.jwt_file, self.nextauth_file = folder / "jwt.secret", folder / "nextauth.secret"
         self.jwks_file = folder / "jwks.json"

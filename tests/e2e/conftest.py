@@ -8,6 +8,10 @@ from harness import Cluster, Server, patience
 
 DEMO_SCALE = 0.01
 TEST_SECONDS = 120
+# A file is run by one process. Those that take longest come first, so that all end at about the same time.
+LONGEST = ("reload", "coverage", "grants", "schema", "auth_changes", "scripts", "triggers", "database", "operation", "browser",
+           "reads", "writes_demo", "stream", "stop", "http_limits", "cache_load", "restart_clients", "cache_live", "cache_stale",
+           "write_faults", "ws_hub", "live_many", "injection", "browser_demo", "writes", "cache_settings")
 
 
 def pytest_configure(config):
@@ -15,9 +19,15 @@ def pytest_configure(config):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    order = {f"test_{name}.py": n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session")
 def cluster():
-    cluster = Cluster()
+    # Compiling statements that run a few times takes longer than running them; and the log may lie in memory.
+    cluster = Cluster(jit="off", min_wal_size="32MB", max_wal_size="256MB")
     yield cluster
     cluster.remove()
 

@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 import secrets
+import signal
 import threading
 import time
 
@@ -430,6 +431,37 @@ def test_refused_at_a_reload(prepared, issuer, tmp_path, case):
         assert kept.get().status == 200 and server.get("/api/me", c.bearer(issuer.jwt(alg="RS256"))).status == 200
         settings(server, {"auth": issuer.config()})
         assert kept.get().status == 200
+
+
+def test_a_secret_that_is_broken_while_a_reload_goes_on(cluster, empty_database, prepared, issuer, tmp_path):
+    """What was good when it was looked at first, and is not when it is to hold: nothing of the reload does."""
+    prepared.allow_errors = "reload|the files that have changed are refused"
+    second = tmp_path / "second"
+    c.write(second, "another secret, of which there is as much as there must be")
+    cluster.sql(empty_database, "CREATE TABLE held (n integer); GRANT SELECT ON held TO provost_app")
+    with prepared as server, contextlib.closing(cluster.connect(empty_database)) as other:
+        def status(path="/api/me"):
+            return server.get(path, c.bearer(issuer.jwt())).status
+
+        assert status() == 200
+        other.autocommit = False
+        other.cursor().execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+        server.write_endpoint("held.sql", "-- @route GET /api/held\n-- @cache off\nSELECT count(*) FROM held")
+        server.write_config({"auth": {"jwt_secret_file": f"{issuer.jwt_file}, {second}"}, "http": {"max_url": 256}})
+        before = len(server.log())
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: cluster.sql(empty_database, "SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0] > 0,
+                   what="the endpoints are being checked")
+        c.write(second, "short")
+        other.rollback()
+        server.wait_log("reload: (applied|nothing was changed)", 20, before)
+        assert re.search("reload: refused.*jwt_secret_file.*too short", server.log()[before:]), server.log()[before:]
+        assert "config: changed" not in server.log()[before:]
+        assert status() == 200 and status("/api/me?n=" + 300 * "1") == 200
+        c.write(second, "another secret, of which there is as much as there must be")
+        server.reload()
+        server.wait_log("reload: applied", 20, before)
+        assert status("/api/me?n=" + 300 * "1") == 414
 
 
 def test_an_audience_that_changed(prepared, issuer):

@@ -13,7 +13,7 @@ import pytest
 
 import callers as c
 from caching import held, report, waiting
-from harness import SCRATCH, Server, statements, wait_until
+from harness import SCRATCH, Server, patience, quick, statements, wait_until
 from problems import MEMBERS, problem
 
 SETUP = """
@@ -310,6 +310,28 @@ def test_an_old_answer_while_the_database_is_down(cluster, empty_template):
                 cluster.wait_ready()
     finally:
         cluster.drop("batch_down")
+
+
+def test_an_old_answer_when_a_database_that_hangs_was_waited_for_in_vain(cluster, empty_template):
+    cluster.create("batch_hangs", empty_template)
+    cluster.sql("batch_hangs", SETUP)
+    config = {"cache": {"ttl": "1ms"}, "database": {**quick(), "statement_timeout": f"{patience(2):.0f}s"}}
+    try:
+        with Server(cluster, "batch_hangs", ENDPOINTS, config, allow_errors=DOWN) as server:
+            old = wait_until(lambda: a if "stored" in (a := batch(server, "/api/gate/1")[0])["cache"] else None, 20)
+            with held(cluster, "batch_hangs"):
+                connection = start(server, "/api/gate/1")
+                wait_until(lambda: waiting(cluster, "batch_hangs") > 0)
+                cluster.sigstop()
+                try:
+                    wait_until(lambda: server.get("/readyz").json()["database"] == "down", 20)
+                    found = connection.response().json()[0]
+                finally:
+                    cluster.sigcont()
+                assert found["status"] == 200 and found["body"] == old["body"], found
+                assert found["cache"].endswith("detail=stale-if-error"), found
+    finally:
+        cluster.drop("batch_hangs")
 
 
 # ---- one round trip ------------------------------------------------------------------------------

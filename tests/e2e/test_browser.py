@@ -6,7 +6,7 @@ import time
 import pytest
 
 import callers as c
-from browser import Gate
+from browser import LOST, Gate
 from harness import SCRATCH, Server, patience, wait_until
 
 pytestmark = pytest.mark.browser
@@ -432,7 +432,7 @@ def test_a_tab_that_does_not_answer_is_passed_over(chromium, server, issuer, fig
         tabs = [user.tab() for _ in range(3)]
         for tab in tabs[:2]:
             tab.run("() => { token = new Promise(() => {}) }")
-        chromium.expect("WebSocket connection to .* failed")
+        chromium.expect(LOST)
         gate.cut()
         for tab in tabs:
             tab.wait("() => mounted[0].handle.state !== 'open'")
@@ -452,7 +452,7 @@ def test_offline_and_back(chromium, server, issuer, figures, way):
         user = User(chromium, server, issuer, way, url=gate.url)
         tabs = [user.tab(components=2) for _ in range(2)]
         keys = insert(server, 2)
-        chromium.expect("WebSocket connection to .* failed")
+        chromium.expect(LOST)
         gate.cut()
         for tab in tabs:
             tab.wait("() => mounted.every(one => one.handle.state !== 'open')")
@@ -482,7 +482,7 @@ def test_back_at_once_when_the_network_is(chromium, server, issuer, figures):
     with Gate(server.port) as gate:
         user = User(chromium, server, issuer, LEADER, url=gate.url)
         tab = user.tab(clock=True)
-        chromium.expect("WebSocket connection to .* failed")
+        chromium.expect(LOST)
         gate.cut()
         tab.wait(WAITING)
         user.context.call("setOffline", True)
@@ -501,7 +501,7 @@ def test_hidden_for_minutes(chromium, server, issuer, figures):
         keys = insert(server, 1)
         hears(tab, keys)
         tab.run(HIDE, True)
-        chromium.expect("WebSocket connection to .* failed")
+        chromium.expect(LOST)
         gate.cut()
         tab.wait(WAITING)
         keys += insert(server, 2)

@@ -138,6 +138,26 @@ def test_a_token_that_is_not_accepted(chromium, server, issuer):
 
 
 @pytest.mark.browser
+def test_signing_out_before_there_is_a_connection(chromium, server, issuer):
+    """A worker that does not answer is waited for; who has left by then is not connected."""
+    page = chromium.context().page(server.url + "/client/demo.html",
+                                   "window.SharedWorker = class { constructor() { this.port = { postMessage() {}, close() {} } } }")
+    page.call("fill", "#token", issuer.jwt("ada"))
+    page.call("click", "#sign-in button")
+    page.wait("() => document.getElementById('state').dataset.state === 'connecting'")
+    shoot(page, "connecting")
+    page.call("click", "#sign-out")
+    page.wait("() => !document.getElementById('sign-in').hidden && document.getElementById('board').hidden")
+    # Somebody else signs in while the first connection still comes about.
+    page.call("fill", "#token", issuer.jwt("bob"))
+    page.call("click", "#sign-in button")
+    page.wait(STATE, seconds=30)
+    page.wait(f"() => ['#tabs', '#sockets', '#mode'].map({TEXT}).join() === '1,1,this tab has it'")
+    admin = lambda: server.get("/api/admin/websocket", server.admin).json()
+    wait_until(lambda: admin()["connectedClients"] == 1, what="the first has none")
+
+
+@pytest.mark.browser
 def test_who_has_neither_token_nor_cookie_is_told_so(chromium, server):
     page = chromium.context().page(server.url + "/client/demo.html")
     page.call("click", "#sign-in button")
@@ -153,6 +173,9 @@ def test_who_may_not_see_it_is_told_so(chromium, server, issuer):
     page.wait("() => !document.getElementById('courses-problem').hidden")
     page.wait(f"() => ({TEXT})('#pending') === '?'")
     shoot(page, "forbidden")
+    page.call("click", "#sign-out")
+    page.wait("() => !document.getElementById('sign-in').hidden")
+    assert page.run("() => [document.getElementById('courses-problem').hidden, document.getElementById('pending').title]") == [True, ""]
 
 
 @pytest.mark.browser

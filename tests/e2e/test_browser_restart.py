@@ -5,6 +5,7 @@ import time
 import pytest
 
 import callers as c
+from browser import LOST
 from harness import SCRATCH, Server, wait_until
 from swarm import Publisher, Swarm, users
 
@@ -28,7 +29,7 @@ def test_every_notification_once(chromium, cluster, fresh_database, options):
     server.owner_dsn = None     # what a start would install is there
     watched, *others = users(cluster, db, OTHERS + 1)
     headers = {user: c.bearer(issuer.jwt(user)) for user in others}
-    chromium.expect("WebSocket connection to .* failed")
+    chromium.expect(LOST)
     with server, Swarm(server, headers) as swarm:
         context = chromium.context()
         pages = [context.page(server.url + "/livez") for _ in range(2)]

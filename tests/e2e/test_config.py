@@ -56,6 +56,14 @@ def test_usage(case):
     assert done.returncode == 2 and done.stdout == "" and done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--help-config"], ["schema", "print"]])
+def test_a_full_disk_is_no_success(arguments):
+    """Half of a script that goes on to psql is not to look like all of it."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([BINARY, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=patience(30))
+    assert done.returncode == 1 and "No space left" in done.stderr, done
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["serve", "--help"], ["--help", "serve"]])
 def test_help(arguments):
     done = provost(*arguments)

@@ -70,6 +70,24 @@ def test_a_rotated_access_log_is_let_go_without_a_database(cluster):
         wait_until(file.exists, what="the new file")
 
 
+def test_a_reload_that_is_refused_late_leaves_the_access_log_where_it_was(cluster, empty_database):
+    """The triggers are looked at last; without an answer nothing of the reload holds."""
+    with Server(cluster, empty_database, ENDPOINTS, {"http": {"access_log": "./access"}}, allow_errors="reload: ") as server, \
+            contextlib.closing(cluster.connect(empty_database)) as other:
+        other.autocommit = False
+        other.cursor().execute("LOCK TABLE pg_catalog.pg_trigger IN ACCESS EXCLUSIVE MODE")
+        server.write_config({"http": {"access_log": "./moved"}})
+        log = reload(server)
+        assert "its triggers were being checked" in log and "reload: nothing was changed" in log, log
+        server.get("/api/one", {"X-Request-Id": "after"})
+        wait_until(lambda: "id=after" in (server.folder / "access").read_text(), what="a line in the file as before")
+        other.rollback()
+        assert "reload: applied" in reload(server)
+        server.get("/api/one", {"X-Request-Id": "moved"})
+        wait_until(lambda: "id=moved" in (server.folder / "moved").read_text(), what="a line in the new file")
+        assert "id=after" not in (server.folder / "moved").read_text()
+
+
 # ---- the pid file --------------------------------------------------------------------------------
 
 def command(server, *args):
@@ -95,7 +113,8 @@ def test_a_second_start_leaves_the_pid_file_alone(cluster, empty_database):
 
 def test_a_start_that_fails_leaves_no_pid_file(cluster, empty_database):
     with Server(cluster, empty_database, ENDPOINTS) as first:
-        second = Server(cluster, empty_database, ENDPOINTS, {"http": {"listen": f"127.0.0.1:{first.port}"}},
+        # Nobody has been told that it is ready: there is nothing to drain.
+        second = Server(cluster, empty_database, ENDPOINTS, {"http": {"listen": f"127.0.0.1:{first.port}", "drain_delay": "1h"}},
                         args=["--pidfile", "pid"], wait=None, allow_errors="cannot listen")
         with second:
             assert second.wait_exit() == 1

@@ -1,4 +1,5 @@
 """`provost triggers`: what the database tells of changes, as a session in LISTEN receives it, and the commands."""
+import concurrent.futures
 import contextlib
 import json
 import select
@@ -366,6 +367,19 @@ def test_what_is_printed_is_what_is_installed(cluster, empty_database, command):
     assert command("print") == text
 
 
+def test_default_privileges_open_no_function(cluster, empty_database, command):
+    cluster.sql(empty_database, "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO provost_app;"
+                                " ALTER DEFAULT PRIVILEGES IN SCHEMA provost GRANT EXECUTE ON FUNCTIONS TO pg_monitor")
+    assert command("install") == ALL
+    may = "SELECT DISTINCT proacl::text FROM pg_proc WHERE proname LIKE 'changed\\_%'"
+    assert cluster.sql(empty_database, may) == [("{provost=X/provost}",)]
+    assert command("install") == SAME
+    cluster.sql(empty_database, "DO $$ BEGIN EXECUTE 'GRANT EXECUTE ON FUNCTION provost.' ||"
+                                " (SELECT proname FROM pg_proc WHERE proname LIKE 'changed\\_%' LIMIT 1) || ' TO pg_monitor'; END $$")
+    assert command("install") != SAME
+    assert cluster.sql(empty_database, may) == [("{provost=X/provost}",)]
+
+
 def test_functions_are_locked_up(cluster, empty_database, command):
     command("install")
     rows = cluster.sql(empty_database, "SELECT prosecdef, proconfig, has_function_privilege('provost_app', oid, 'EXECUTE'),"
@@ -508,6 +522,26 @@ def test_a_table_in_use_is_not_waited_for_long(cluster, empty_database, command)
         assert not marks(cluster, empty_database)
         cursor.execute("COMMIT")
     assert command("install") == ALL
+
+
+@pytest.mark.parametrize("word", ["install", "remove"])
+def test_a_table_that_is_dropped_meanwhile_is_nobodys_loss(cluster, empty_database, command, word):
+    """The command has read what there is, and waits for the table, when it goes."""
+    if word == "remove":
+        command("install")
+    with contextlib.closing(cluster.connect(empty_database)) as connection, connection.cursor() as cursor, \
+            contextlib.closing(cluster.connect(empty_database)) as other, other.cursor() as watching, \
+            concurrent.futures.ThreadPoolExecutor(1) as pool:
+        def waits():
+            watching.execute("SELECT FROM pg_locks WHERE NOT granted AND relation = 'tag'::regclass")
+            return watching.rowcount
+        cursor.execute("BEGIN; LOCK tag IN ROW EXCLUSIVE MODE")     # endpoints are described beside it
+        done = pool.submit(command, word)
+        wait_until(waits, 10, "it waits")
+        cursor.execute("DROP TABLE tag; COMMIT")
+        said = done.result()
+    assert said == {"install": "goods: installed; tells id, shop\n", "remove": "goods: removed\n"}[word]
+    assert {table for table, *_ in marks(cluster, empty_database)} == ({"goods"} if word == "install" else set())
 
 
 def test_triggers_that_are_good_take_no_lock(cluster, empty_database, command):

@@ -161,7 +161,7 @@ MAY_BE_UNUSED static void start(const char *url, unsigned pool_max, int64_t acqu
 MAY_BE_UNUSED static void start_usual(void)
 {
 	struct engine_options o = options(2, 100);
-	start(relay->url, 2, 10000, &o);
+	start(relay->url, 2, PATIENCE_MS, &o);
 }
 
 static char policy[] = "lru";
@@ -198,19 +198,6 @@ static void teardown(void)
 	generations_free(&generations);
 	relay_stop(&relay);
 	pg_close();
-}
-
-/* A statement that waits for the test, which holds the lock. */
-#define PG_GATED "SELECT '1'::json FROM pg_advisory_xact_lock_shared(77)"
-
-MAY_BE_UNUSED static void close_gate(void)
-{
-	pg_ask("SELECT pg_advisory_lock(77)");
-}
-
-MAY_BE_UNUSED static void open_gate(void)
-{
-	pg_ask("SELECT pg_advisory_unlock(77)");
 }
 
 #endif

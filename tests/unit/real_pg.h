@@ -3,9 +3,11 @@
  * the network between.
  *
  * PROVOST_TEST_DSN is a superuser's URI of a private cluster on a unix socket, PROVOST_TEST_APP_DSN
- * that of a plain role; scripts/test sets them. The tests look at the server over a connection of
- * their own. What they test connects to a relay, which a test can stop, tell to hold what connects
- * from then on, or to cut everything without a word, and which counts what passes to the server.
+ * that of a plain role; scripts/test sets them. Programs run side by side on that cluster: each has
+ * a database of its own, and so its own objects, locks and channels. The tests look at the server
+ * over a connection of their own. What they test connects to a relay, which a test can stop, tell
+ * to hold what connects from then on, or to cut everything without a word, and which counts what
+ * passes to the server.
  *
  * One relay at a time; its counters may be read by any thread, everything else is the main
  * thread's. One test is one process (Check forks), which its sessions' application_name says.
@@ -14,10 +16,9 @@
 #define PROVOST_TESTS_REAL_PG_H
 
 #include <arpa/inet.h>
-#include <check.h>
+#include <err.h>
 #include <libpq-fe.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "provost/base.h"
+#include "wait_until.h"
 
 enum { PG_SKIPPED = 77 }; /* Meson's exit code */
 
@@ -33,16 +34,6 @@ enum { PG_SKIPPED = 77 }; /* Meson's exit code */
 #define PG_NONE       "SELECT '1'::json WHERE false"
 #define PG_HANG       "SELECT pg_sleep(600)"
 #define PG_TERMINATED "SELECT pg_terminate_backend(pg_backend_pid())"
-
-/* Polls a condition for a minute at most: on the busiest of machines, below a sanitizer. */
-#define WAIT_UNTIL(condition)                                                                      \
-	do {                                                                                       \
-		uint64_t until_ = clock_ms() + 60000;                                              \
-		while (!(condition)) {                                                             \
-			ck_assert_msg(clock_ms() < until_, "not in time: %s", #condition);         \
-			poll(NULL, 0, 1);                                                          \
-		}                                                                                  \
-	} while (0)
 
 /* ---- the server ---------------------------------------------------------------------- */
 
@@ -83,6 +74,19 @@ static unsigned pg_sessions(const char *aggregate)
 	                                     " WHERE application_name = 'test-%d'",
 	                                     aggregate, (int)getpid());
 	return pg_ask(sql);
+}
+
+/* A statement that waits for the test, which holds the lock. */
+#define PG_GATED "SELECT '1'::json FROM pg_advisory_xact_lock_shared(77)"
+
+__attribute__((unused)) static void close_gate(void)
+{
+	pg_ask("SELECT pg_advisory_lock(77)");
+}
+
+__attribute__((unused)) static void open_gate(void)
+{
+	pg_ask("SELECT pg_advisory_unlock(77)");
 }
 
 /* How many statements of this test are asleep in the server, or wait for a lock that the test
@@ -296,35 +300,41 @@ static void *relay_run(void *arg)
 
 /* ---- the relay's life ---------------------------------------------------------------- */
 
+/* A socket at that port, or at any free one when it is 0, beside those that have it already. */
+static int relay_bind(unsigned *port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)*port)};
+	socklen_t len = sizeof a;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+	*port = ntohs(a.sin_port);
+	return fd;
+}
+
 static void relay_wake(struct relay *r)
 {
 	uint64_t one = 1;
 	ck_assert_int_eq(write(r->wake, &one, sizeof one), sizeof one);
 }
 
-static void relay_listen(struct relay *r, unsigned port)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-	socklen_t len = sizeof a;
-	int one = 1;
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	r->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	setsockopt(r->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	ck_assert_int_eq(bind(r->listener, (struct sockaddr *)&a, sizeof a), 0);
-	ck_assert_int_eq(listen(r->listener, 64), 0);
-	ck_assert_int_eq(getsockname(r->listener, (struct sockaddr *)&a, &len), 0);
-	r->port = ntohs(a.sin_port);
-}
-
-/* To the server that pg_open has connected to. `port` 0: any free one. */
+/* To the server that pg_open has connected to. `port`: that of one that was stopped; 0: any free
+ * one, which is kept from all others until the test's process ends, also while no relay listens. */
 static struct relay *relay_start(unsigned port)
 {
 	struct relay *r = xcalloc(1, sizeof *r);
+	if (port == 0)
+		(void)relay_bind(&port);
 	r->upstream.sun_family = AF_UNIX;
 	int n = snprintf(r->upstream.sun_path, sizeof r->upstream.sun_path, "%s/.s.PGSQL.%s",
 	                 PQhost(pg), PQport(pg));
 	ck_assert(n > 0 && (size_t)n < sizeof r->upstream.sun_path && PQhost(pg)[0] == '/');
-	relay_listen(r, port);
+	r->port = port;
+	r->listener = relay_bind(&port);
+	ck_assert_int_eq(listen(r->listener, 64), 0);
 	const char *dsn = getenv("PROVOST_TEST_APP_DSN");
 	/* Of a parameter given twice libpq takes the last. */
 	r->url = xasprintf("%s%chost=127.0.0.1&port=%u&sslmode=disable&gssencmode=disable"
@@ -376,12 +386,45 @@ __attribute__((unused)) static void relay_cut(struct relay *r)
 
 /* ---- a test program ------------------------------------------------------------------ */
 
+/* Of a parameter given twice libpq takes the last. */
+static char *pg_with(const char *url, const char *more)
+{
+	return xasprintf("%s%c%s", url, strchr(url, '?') ? '&' : '?', more);
+}
+
+/* Outside of tests, where Check's assertions are not. */
+static void pg_command(const char *format, const char *database)
+{
+	_cleanup_free_ char *sql = xasprintf(format, database);
+	PGconn *c = PQconnectdb(getenv("PROVOST_TEST_DSN"));
+	PGresult *r = PQexec(c, sql);
+	if (PQresultStatus(r) != PGRES_COMMAND_OK)
+		errx(EXIT_FAILURE, "%s: %s", sql, PQerrorMessage(c));
+	PQclear(r);
+	PQfinish(c);
+}
+
+static void pg_enter(const char *variable, const char *database)
+{
+	_cleanup_free_ char *more = xasprintf("dbname=%s", database);
+	_cleanup_free_ char *url = pg_with(getenv(variable), more);
+	if (setenv(variable, url, 1) < 0)
+		err(EXIT_FAILURE, "setenv");
+}
+
+/* In a database of its own. */
 static int pg_run_suite(Suite *s)
 {
 	SRunner *r = srunner_create(s);
+	_cleanup_free_ char *database = xasprintf("test_%d", (int)getpid());
+	pg_command("CREATE DATABASE %s", database);
+	pg_enter("PROVOST_TEST_DSN", database);
+	pg_enter("PROVOST_TEST_APP_DSN", database);
 	srunner_run_all(r, CK_ENV);
 	int failed = srunner_ntests_failed(r);
 	srunner_free(r);
+	pg_enter("PROVOST_TEST_DSN", "postgres");
+	pg_command("DROP DATABASE %s WITH (FORCE)", database);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

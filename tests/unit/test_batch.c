@@ -179,7 +179,7 @@ START_TEST(members_are_shared_while_they_wait_and_while_they_run)
 	struct asked a[ELEMENTSOF(text)], busy, more[4];
 	struct asked *like[] = {&a[1], &a[2]};
 	int ret[2];
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	close_gate();
 	ck_assert_int_eq(submit(&busy, PG_GATED, -1), 0);
 	WAIT_UNTIL(pg_running() == 1);
@@ -255,7 +255,7 @@ START_TEST(what_runs_elsewhere_is_joined_or_waited_for)
 	static char other_name[] = "other";
 	int ret[4];
 	struct engine_options o = options(4, 100);
-	start(relay->url, 4, 10000, &o);
+	start(relay->url, 4, PATIENCE_MS, &o);
 	close_gate();
 	prepare(&old, PG_GATED, -1);
 	old.endpoint.name = other_name;
@@ -316,7 +316,7 @@ START_TEST(a_member_that_nobody_wants_is_dropped_while_it_waits)
 	static const char *const text[] = {PG_ONE, PG_ONE, PG_ONE};
 	struct engine_options o = options(1, 100);
 	struct asked busy, a[2][ELEMENTSOF(text)];
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	close_gate();
 	ck_assert_int_eq(submit(&busy, PG_GATED, -1), 0);
 	WAIT_UNTIL(pg_running() == 1);
@@ -467,7 +467,7 @@ START_TEST(a_forgotten_statement_is_run_again)
 	pg_ask("SET client_min_messages = error; DROP TABLE IF EXISTS test_batch.changing;"
 	       "CREATE TABLE test_batch.changing AS SELECT '1'::json AS a;"
 	       "GRANT SELECT ON test_batch.changing TO public");
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	for (unsigned turn = 0; turn < 2; turn++) {
 		BATCH(a, text);
 		for (size_t i = 0; i < ELEMENTSOF(a); i++)
@@ -504,7 +504,7 @@ START_TEST(members_count_in_the_queue)
 	struct engine_options o = options(1, 3);
 	struct asked busy, a[ELEMENTSOF(text)], more;
 	int ret[ELEMENTSOF(text)];
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	close_gate();
 	ck_assert_int_eq(submit(&busy, PG_GATED, -1), 0);
 	WAIT_UNTIL(pg_running() == 1);
@@ -536,7 +536,7 @@ START_TEST(a_stop_ends_what_waits_and_what_runs)
 	struct engine_options o = options(1, 100);
 	struct asked a[2][ELEMENTSOF(text)], late[ELEMENTSOF(text)];
 	int ret[ELEMENTSOF(text)];
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	BATCH(a[0], text);
 	WAIT_UNTIL(pg_running() == 1);
 	BATCH(a[1], text);
@@ -609,7 +609,7 @@ START_TEST(each_member_is_done_once_whoever_takes_it)
 		prepare(&shared[i], PG_ONE, -1);
 		shared[i].endpoint.cache.off = i % 2;
 	}
-	start(relay->url, 3, 10000, &o);
+	start(relay->url, 3, PATIENCE_MS, &o);
 	atomic_store(&over, false);
 	ck_assert_int_eq(pthread_create(&other, NULL, disturb, NULL), 0);
 	for (size_t i = 0; i < SUBMITTERS; i++)

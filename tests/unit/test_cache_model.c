@@ -108,7 +108,7 @@ static void model_hit(unsigned id)
 	struct list *l = list_of(id);
 
 	model[id].hits++;
-	if (l->clock - model[id].moved > l->count / 4) {
+	if (l->clock - model[id].moved > l->count / 2) {
 		list_remove(l, id);
 		list_add(l, id);
 	}

@@ -10,10 +10,7 @@
 #include "provost/engine.h"
 #include "provost/log.h"
 
-/* Everything is in a database of its own, so that rights on it can be taken. */
-#define DATABASE "test_discover"
-
-static char *owner_url, *app_url;
+static char *app_url;
 
 /* ---- what the statements read -------------------------------------------------------- */
 
@@ -91,40 +88,17 @@ static const char SCHEMA[] =
     "GRANT SELECT ON ALL TABLES IN SCHEMA td, public, \"Odd.Schema\" TO PUBLIC;"
     "GRANT SELECT ON SEQUENCE seq TO PUBLIC";
 
-/* Of a parameter given twice libpq takes the last. */
-static char *with(const char *url, const char *more)
+static void create_objects(void)
 {
-	return xasprintf("%s%c%s", url, strchr(url, '?') ? '&' : '?', more);
-}
-
-static void connect_owner(void)
-{
-	pg = PQconnectdb(owner_url);
-	ck_assert_msg(PQstatus(pg) == CONNECTION_OK, "%s", PQerrorMessage(pg));
-}
-
-static void create_database(void)
-{
-	owner_url = with(getenv("PROVOST_TEST_DSN"), "dbname=" DATABASE);
-	app_url = with(getenv("PROVOST_TEST_APP_DSN"),
-	               "dbname=" DATABASE "&options=-c%20search_path%3Dtd,public");
+	app_url = pg_with(getenv("PROVOST_TEST_APP_DSN"), "options=-c%20search_path%3Dtd,public");
 	pg_open();
-	pg_ask("SET client_min_messages = error");
-	pg_ask("DROP DATABASE IF EXISTS " DATABASE " WITH (FORCE)");
-	pg_ask("CREATE DATABASE " DATABASE);
-	pg_close();
-	connect_owner();
 	pg_ask("SET client_min_messages = error");
 	pg_ask(SCHEMA);
 	pg_close();
 }
 
-static void drop_database(void)
+static void forget_url(void)
 {
-	pg_open();
-	pg_ask("DROP DATABASE IF EXISTS " DATABASE " WITH (FORCE)");
-	pg_close();
-	free(owner_url);
 	free(app_url);
 }
 
@@ -132,7 +106,7 @@ static void setup(void)
 {
 	/* Warnings are expected; their text is in `opaque`. */
 	log_set_level(LOG_LEVEL_ERROR);
-	connect_owner();
+	pg_open();
 }
 
 /* ---- asking -------------------------------------------------------------------------- */
@@ -508,19 +482,23 @@ END_TEST
 /* Also with @depends: what it says is meant to go with what is found. */
 START_TEST(without_the_right_to_ask)
 {
-	static const struct example temporary = {
-	    ID "-- @depends a(id=:id)" FROM_A,
+	const char *database = PQdb(pg);
+	_cleanup_free_ char *why = xasprintf(
 	    "opaque: PostgreSQL does not tell what it reads (permission denied to create "
-	    "temporary "
-	    "tables in database \"" DATABASE "\"): run GRANT TEMPORARY ON DATABASE " DATABASE
-	    " TO …"};
+	    "temporary tables in database \"%s\"): run GRANT TEMPORARY ON DATABASE %s TO …",
+	    database, database);
+	_cleanup_free_ char *revoke =
+	    xasprintf("REVOKE TEMPORARY ON DATABASE %s FROM PUBLIC", database);
+	_cleanup_free_ char *grant =
+	    xasprintf("GRANT TEMPORARY ON DATABASE %s TO PUBLIC", database);
+	const struct example temporary = {ID "-- @depends a(id=:id)" FROM_A, why};
 	static const struct example language = {ROUTE "SELECT id FROM a",
 	                                        "opaque: PostgreSQL does not tell what it reads "
 	                                        "(permission denied for language sql): "
 	                                        "run GRANT USAGE ON LANGUAGE sql TO …"};
-	pg_ask("REVOKE TEMPORARY ON DATABASE " DATABASE " FROM PUBLIC");
+	pg_ask(revoke);
 	check(&temporary, 1);
-	pg_ask("GRANT TEMPORARY ON DATABASE " DATABASE " TO PUBLIC");
+	pg_ask(grant);
 	pg_ask("REVOKE USAGE ON LANGUAGE sql FROM PUBLIC");
 	check(&language, 1);
 	pg_ask("GRANT USAGE ON LANGUAGE sql TO PUBLIC");
@@ -618,7 +596,7 @@ static Suite *suite(void)
 	Suite *s = suite_create("discover");
 	TCase *c = tcase_create("discover");
 	tcase_set_timeout(c, 60);
-	tcase_add_unchecked_fixture(c, create_database, drop_database);
+	tcase_add_unchecked_fixture(c, create_objects, forget_url);
 	tcase_add_checked_fixture(c, setup, pg_close);
 	tcase_add_test(c, tables);
 	tcase_add_test(c, functions);

@@ -2,16 +2,10 @@
  * Who is told what of what is kept for a user: each interleaving as it is wanted. The keeper here
  * is as slow, and as full, as a test says; what it hands over is what "was committed".
  */
-#include <check.h>
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
 
-#include "provost/auth.h"
-#include "provost/hub.h"
+#include "hub_fixture.h"
 
 /* ---- the keeper ---------------------------------------------------------------------- */
 
@@ -76,7 +70,6 @@ static const struct hub_options OPTIONS = {.max_clients = 100,
                                            .auth_timeout_ms = 60000,
                                            .resume_window_ms = 60000,
                                            .refresh_interval_ms = 1000};
-static struct auth *auth;
 static struct hub *hub;
 static char data[128 << 10];
 static struct hub_row row[ROWS_MAX]; /* what was committed, in the order of ids */
@@ -84,13 +77,7 @@ static size_t rows;
 
 static void setup(void)
 {
-	struct auth_options o;
-	_cleanup_errors_ struct errors *errs = errors_new();
-	auth = auth_new();
-	auth_options_init(&o);
-	o.mode = AUTH_NONE;
-	ck_assert_int_eq(auth_configure(auth, &o, errs, NULL), 0);
-	auth_options_done(&o);
+	setup_auth();
 	memset(data, 'x', sizeof data);
 	data[0] = '"';
 	hub = hub_new(&OPTIONS, auth, NULL);
@@ -102,37 +89,15 @@ static void teardown(void)
 {
 	hub_stop(hub, 10);
 	hub_free(&hub);
-	auth_free(&auth);
-}
-
-static struct identity *anybody(void)
-{
-	struct identity *i = NULL;
-	const char *reason;
-	ck_assert_int_eq(auth_identify(auth, &(struct credentials){0}, time(NULL), &i, &reason), 0);
-	return i;
-}
-
-/* `room`: bytes that its socket takes before it is read; 0: as it comes. */
-static int adopt(struct identity *i, int room)
-{
-	int pair[2];
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	if (room)
-		ck_assert_int_eq(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
-	ck_assert_int_eq(hub_reserve(hub, i), 0);
-	ck_assert_int_eq(hub_adopt(hub, &(struct hub_socket){.fd = pair[0], .identity = i}), 0);
-	return pair[1];
+	teardown_auth();
 }
 
 /* Until the hub has read all mail so far: it has closed somebody who came later. */
 static void settle(void)
 {
-	static const char nonsense[] = "\x81\x81\0\0\0\0?";
-	char got[64];
-	int fd = adopt(NULL, 0);
-	ck_assert_int_eq(send(fd, nonsense, 7, MSG_NOSIGNAL), 7);
-	ck_assert_int_gt(read(fd, got, sizeof got), 0);
+	int fd = adopt_with(hub, NULL, 0);
+	say(fd, "?");
+	ck_assert(hears(fd, "\x11\x30")); /* 4400 */
 	close(fd);
 }
 
@@ -159,11 +124,7 @@ static void publish(int64_t id)
 
 static struct asked next_load(void)
 {
-	uint64_t until_ms = clock_ms() + 30000;
-	while (unanswered() == 0) {
-		ck_assert_msg(clock_ms() < until_ms, "nothing is asked for");
-		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-	}
+	WAIT_UNTIL(unanswered() > 0);
 	pthread_mutex_lock(&lock);
 	struct asked a = asked[answered++];
 	pthread_mutex_unlock(&lock);
@@ -198,7 +159,7 @@ static void hear(int fd, int64_t last, unsigned times[static 100])
 	static char got[1 << 20];
 	size_t n = 0;
 	char end[32];
-	uint64_t until_ms = clock_ms() + 30000;
+	uint64_t until_ms = clock_ms() + PATIENCE_MS;
 	snprintf(end, sizeof end, "\"nid\":%lld}", (long long)last);
 	while (!memmem(got, n, end, strlen(end))) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -221,7 +182,7 @@ static void hear(int fd, int64_t last, unsigned times[static 100])
 START_TEST(a_lower_number_while_the_next_page_waits_to_be_asked_for)
 {
 	unsigned times[100] = {0};
-	int fd = adopt(anybody(), 0);
+	int fd = adopt(hub);
 	commit(10, 2);
 	commit(20, 2);
 	commit(25, 2);
@@ -246,7 +207,7 @@ END_TEST
 START_TEST(a_lower_number_while_a_page_is_told_in_part)
 {
 	unsigned times[100] = {0};
-	int fd = adopt(anybody(), 0);
+	int fd = adopt(hub);
 	commit(10, 40 << 10);
 	commit(20, 40 << 10);
 	const struct asked a = next_load();
@@ -266,13 +227,13 @@ END_TEST
 START_TEST(a_lower_number_beyond_the_page_of_somebody_else)
 {
 	unsigned times[100] = {0};
-	int first = adopt(anybody(), 0);
+	int first = adopt(hub);
 	for (int64_t id = 10; id <= 50; id += 10)
 		commit(id, 2);
 	answer_next(4);
 	settle();
 	set_full(true);
-	int second = adopt(anybody(), 0);
+	int second = adopt(hub);
 	hub_acked(hub, &(struct hub_ack){.subject = "anonymous"}, true);
 	settle();
 	set_full(false);
@@ -302,7 +263,7 @@ END_TEST
 START_TEST(a_page_that_there_is_no_room_for_is_asked_for_once)
 {
 	unsigned times[100] = {0};
-	int fd = adopt(anybody(), 4096);
+	int fd = adopt_with(hub, anybody(), 4096);
 	commit(10, 30 << 10);
 	commit(20, 50 << 10);
 	answer_next(2);
@@ -320,7 +281,7 @@ END_TEST
 START_TEST(what_an_earlier_page_had_is_not_told_again)
 {
 	unsigned times[100] = {0};
-	int fd = adopt(anybody(), 0);
+	int fd = adopt(hub);
 	commit(10, 2);
 	commit(20, 2);
 	commit(30, 2);

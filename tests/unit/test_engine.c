@@ -110,7 +110,7 @@ START_TEST(the_database_is_down)
 	relay_stop(&gone);
 	struct engine_options o = options(4, 100);
 	struct asked a[8];
-	start(url, 4, 60000, &o);
+	start(url, 4, PATIENCE_MS, &o);
 	uint64_t begun = clock_us();
 	for (size_t i = 0; i < ELEMENTSOF(a); i++)
 		ck_assert_int_eq(submit(&a[i], PG_ONE, -1), 0);
@@ -119,7 +119,7 @@ START_TEST(the_database_is_down)
 		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_DB_DOWN);
 		end(&a[i]);
 	}
-	ck_assert_uint_lt(clock_us() - begun, 5000000);
+	ck_assert_uint_lt(clock_us() - begun, 30000000); /* they would wait for a minute */
 }
 END_TEST
 
@@ -157,7 +157,7 @@ START_TEST(a_full_queue_refuses)
 {
 	struct engine_options o = options(1, 2);
 	struct asked busy, waiting[2], more;
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	keep_waiting(&busy, waiting, 2);
 	ck_assert_int_eq(submit(&more, PG_ONE, -1), -EAGAIN);
 	ck_assert(!is_done(&more));
@@ -181,7 +181,7 @@ START_TEST(jobs_expire_in_the_queue)
 {
 	struct engine_options o = options(1, 10);
 	struct asked busy, waiting[3];
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	keep_waiting(&busy, waiting, 3);
 	uint64_t newest = clock_us();
 
@@ -343,7 +343,7 @@ START_TEST(what_waited_behind_a_fill_takes_its_turn)
 {
 	struct engine_options o = options(1, 10);
 	struct asked first, before, behind, after;
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	begin_gated(&first, true);
 	ck_assert_int_eq(submit(&before, PG_HANG, 300), 0);
 	tags_raise_endpoint(generations, endpoint_name);
@@ -404,7 +404,7 @@ START_TEST(a_waiting_job_that_nobody_wants_is_dropped)
 {
 	struct engine_options o = options(1, 10);
 	struct asked busy, waiting[2], parked;
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	keep_waiting(&busy, waiting, 2);
 	tags_raise_endpoint(generations, endpoint_name);
 	submit_like(&parked, &busy);
@@ -521,7 +521,7 @@ START_TEST(the_background_has_a_quota)
 {
 	struct engine_options o = options(2, 100);
 	struct asked a[2], b;
-	start(relay->url, 4, 10000, &o);
+	start(relay->url, 4, PATIENCE_MS, &o);
 	close_gate();
 	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
 		prepare(&a[i], PG_GATED, -1);
@@ -549,7 +549,7 @@ START_TEST(the_background_lane_is_bounded)
 	enum { MORE = ENGINE_BACKGROUND_MAX + 20 };
 	static struct asked a[MORE];
 	struct engine_options o = options(2, 100);
-	start(relay->url, 4, 10000, &o);
+	start(relay->url, 4, PATIENCE_MS, &o);
 	close_gate();
 	for (size_t i = 0; i < MORE; i++) {
 		prepare(&a[i], PG_GATED, -1);
@@ -570,7 +570,7 @@ START_TEST(the_background_takes_its_turn)
 {
 	struct engine_options o = options(1, 10);
 	struct asked first, before, late, after;
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	begin_gated(&first, false);
 	ck_assert_int_eq(submit(&before, PG_HANG, 200), 0);
 	prepare(&late, PG_ONE, -1);
@@ -607,7 +607,7 @@ START_TEST(an_encoding_that_did_not_run_can_be_asked_for_again)
 	struct engine_options o = options(1, 10);
 	struct asked a, busy;
 	size_t len;
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	ck_assert_int_eq(ask_cached(&a, LONG_TEXT), OUTCOME_OK);
 	struct entry *entry = stored(&a);
 	begin_gated(&busy, false);
@@ -634,7 +634,7 @@ START_TEST(an_encoding_that_found_no_room_can_be_asked_for_again)
 	struct engine_options o = options(1, 10);
 	struct asked text;
 	size_t len;
-	start(relay->url, 1, 10000, &o);
+	start(relay->url, 1, PATIENCE_MS, &o);
 	ck_assert_int_eq(ask_cached(&text, LONG_TEXT), OUTCOME_OK);
 	struct entry *entry = stored(&text);
 	close_gate();
@@ -684,20 +684,29 @@ END_TEST
 
 /* ---- the end ------------------------------------------------------------------------- */
 
+/* What waits is answered first: by then the engine is stopping. */
+static void *open_gate_when_told(void *arg)
+{
+	WAIT_UNTIL(is_done(arg));
+	open_gate();
+	return NULL;
+}
+
 START_TEST(stop_answers_what_waits_and_lets_finish_what_runs)
 {
 	struct engine_options o = options(1, 10);
 	struct asked busy, waiting[3], late;
-	start(relay->url, 1, 10000, &o);
-	prepare(&busy, PG_HANG, 500);
-	ck_assert_int_eq(submit_for(&busy, &busy), 0);
-	WAIT_UNTIL(pg_running() == 1);
+	pthread_t opener;
+	start(relay->url, 1, PATIENCE_MS, &o);
+	begin_gated(&busy, false);
 	for (size_t i = 0; i < ELEMENTSOF(waiting); i++)
 		ck_assert_int_eq(submit(&waiting[i], PG_ONE, -1), 0);
 
-	engine_stop(engine, clock_us() + 10000000);
+	ck_assert_int_eq(pthread_create(&opener, NULL, open_gate_when_told, &waiting[0]), 0);
+	engine_stop(engine, clock_us() + 60000000);
+	pthread_join(opener, NULL);
 	ck_assert_uint_eq(atomic_load(&busy.done), 1);
-	ck_assert_int_eq(answer_of(&busy)->outcome, OUTCOME_DEADLINE);
+	ck_assert_int_eq(answer_of(&busy)->outcome, OUTCOME_OK);
 	for (size_t i = 0; i < ELEMENTSOF(waiting); i++) {
 		ck_assert_uint_eq(atomic_load(&waiting[i].done), 1);
 		ck_assert_int_eq(answer_of(&waiting[i])->outcome, OUTCOME_STOPPING);
@@ -714,14 +723,14 @@ START_TEST(stop_waits_no_longer_than_told)
 {
 	struct engine_options o = options(4, 10);
 	struct asked a[4];
-	start(relay->url, 2, 60000, &o); /* two run, two wait for a connection */
+	start(relay->url, 2, PATIENCE_MS, &o); /* two run, two wait for a connection */
 	for (size_t i = 0; i < ELEMENTSOF(a); i++)
 		ck_assert_int_eq(submit(&a[i], PG_HANG, -1), 0);
 	WAIT_UNTIL(stats().busy == 4 && pg_running() == 2);
 	uint64_t begun = clock_us();
 	engine_stop(engine, begun + 100000);
 	ck_assert_uint_ge(clock_us() - begun, 100000);
-	ck_assert_uint_lt(clock_us() - begun, 5000000);
+	ck_assert_uint_lt(clock_us() - begun, 30000000); /* as long as the statements would take */
 	for (size_t i = 0; i < ELEMENTSOF(a); i++) {
 		ck_assert_uint_eq(atomic_load(&a[i].done), 1);
 		ck_assert_int_eq(answer_of(&a[i])->outcome, OUTCOME_STOPPING);
@@ -783,7 +792,7 @@ START_TEST(is_configured_while_threads_submit)
 	pthread_t thread[SUBMITTERS];
 	unsigned accepted[SUBMITTERS] = {0};
 	struct engine_options o = options(2, 100);
-	start(relay->url, 3, 10000, &o);
+	start(relay->url, 3, PATIENCE_MS, &o);
 	for (size_t i = 0; i < SUBMITTERS; i++)
 		begin(&thread[i], submit_often, &accepted[i]);
 	for (unsigned i = 0; i < 60; i++) {
@@ -805,7 +814,7 @@ START_TEST(each_job_is_done_once_whoever_takes_it)
 	pthread_t thread[SUBMITTERS], janitor;
 	unsigned accepted[SUBMITTERS] = {0};
 	struct engine_options o = options(2, 2);
-	start(relay->url, 2, 10000, &o);
+	start(relay->url, 2, PATIENCE_MS, &o);
 	atomic_store(&over, false);
 	begin(&janitor, expire_always, NULL);
 	for (size_t i = 0; i < SUBMITTERS; i++)

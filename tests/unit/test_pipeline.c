@@ -15,7 +15,7 @@ static size_t statements;
 
 static uint64_t in_time(void)
 {
-	return clock_us() + 20 * SECOND_US;
+	return clock_us() + 60 * SECOND_US;
 }
 
 static struct conn *open_conn(const char *url, bool prepare)
@@ -156,7 +156,7 @@ START_TEST(a_failure_ends_its_group_only)
 	    {.sql = "SELECT 6", .sync = true},
 	};
 	for (unsigned i = 0; i < 2; i++) {
-		ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+		ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 		ck_assert_str_eq(value(&step[0]), "1");
 		ck_assert_str_eq(value(&step[1]), "2");
 		ck_assert_str_eq(state(&step[2]), "22012");
@@ -177,12 +177,12 @@ START_TEST(a_failed_transaction_answers_rollback)
 	    {.sql = "SELECT 1/0", .sync = true},
 	    {.sql = "COMMIT", .sync = true},
 	};
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(conn_tag(step[2].result), "ROLLBACK");
 	ck_assert_int_eq(conn_condition(conn), CONN_CLEAN);
 	CLEAR(step);
 	step[1].sql = "SELECT 1";
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(conn_tag(step[0].result), "BEGIN");
 	ck_assert_str_eq(conn_tag(step[2].result), "COMMIT");
 	ck_assert_int_eq(conn_condition(conn), CONN_CLEAN);
@@ -201,7 +201,7 @@ START_TEST(works_without_preparing)
 	};
 	conn_free(&conn);
 	conn = open_conn(relay->url, false);
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(value(&step[0]), "hello");
 	ck_assert_str_eq(value(&step[1]), "hello");
 	ck_assert_str_eq(value(&step[2]), "0");
@@ -217,7 +217,7 @@ START_TEST(a_sink_ends_the_pipeline)
 	    {.sql = "SELECT generate_series(1, 10)", .sink = &k.sink, .sync = true},
 	    {.sql = "SELECT 3", .sync = true},
 	};
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), -E2BIG);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), -E2BIG);
 	ck_assert_uint_eq(k.rows, 2);
 	ck_assert_str_eq(value(&step[0]), "1");
 	ck_assert_ptr_null(step[1].result);
@@ -240,7 +240,7 @@ START_TEST(a_statement_is_prepared_once)
 	    {.stmt = b, .sync = true},
 	};
 	for (unsigned i = 0; i < 3; i++) {
-		ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+		ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 		ck_assert_str_eq(value(&step[0]), "a");
 		ck_assert_str_eq(value(&step[1]), "b");
 		ck_assert_str_eq(value(&step[2]), "a");
@@ -261,14 +261,14 @@ START_TEST(what_was_to_be_prepared_in_a_failed_group_is_forgotten)
 	    {.stmt = s, .sync = true},
 	    {.stmt = s, .sync = true},
 	};
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_ptr_null(step[1].result);
 	ck_assert_str_eq(state(&step[2]), "26000");
 	ck_assert(conn_forgot(step[2].result, s));
 	ck_assert(!conn_forgot(step[0].result, s));
 	CLEAR(step);
 	step[0].sql = "SELECT 1";
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(value(&step[1]), "a");
 	ck_assert_str_eq(value(&step[2]), "a");
 	CLEAR(step);
@@ -286,7 +286,7 @@ START_TEST(a_prepared_statement_outlives_its_transaction)
 	    {.stmt = s, .sync = true},
 	};
 	for (unsigned i = 0; i < 2; i++) {
-		ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+		ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 		ck_assert_str_eq(value(&step[1]), "a");
 		ck_assert_str_eq(value(&step[4]), "a");
 		CLEAR(step);
@@ -298,11 +298,11 @@ START_TEST(a_statement_that_does_not_parse_is_not_noted)
 {
 	const struct stmt *s = statement("SELECT * FROM test_pipeline.later", 0);
 	struct conn_step step[] = {{.stmt = s, .sync = true}};
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(state(&step[0]), "42P01");
 	CLEAR(step);
 	pg_ask("CREATE VIEW test_pipeline.later AS SELECT 1");
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	pg_ask("DROP VIEW test_pipeline.later");
 	ck_assert_str_eq(value(&step[0]), "1");
 	CLEAR(step);
@@ -333,11 +333,11 @@ START_TEST(a_lost_statement_is_prepared_by_the_next_try)
 	    {.sql = "COMMIT", .sync = true},
 	    {.stmt = s, .sync = true},
 	};
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(conn_tag(step[1].result), "SELECT 0");
 	CLEAR(step);
 	lose(how);
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	if (how != CHANGED_AND_DEALLOCATED || *conn_sqlstate(step[1].result)) {
 		ck_assert_str_eq(state(&step[1]), how == CHANGED ? "0A000" : "26000");
 		ck_assert(conn_forgot(step[1].result, s));
@@ -345,7 +345,7 @@ START_TEST(a_lost_statement_is_prepared_by_the_next_try)
 	}
 	CLEAR(step);
 	/* Behind a failure it cannot be deallocated either, which may take one try more. */
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(conn_tag(step[1].result), "SELECT 0");
 	ck_assert_str_eq(conn_tag(step[2].result), "COMMIT");
 	ck_assert_str_eq(conn_tag(step[3].result), "SELECT 0");
@@ -362,10 +362,10 @@ START_TEST(a_changed_statement_may_be_gone_as_well)
 	const struct stmt *s = statement("SELECT * FROM test_pipeline.wide", 0);
 	_cleanup_result_ struct pg_result *r = NULL;
 	struct conn_step step[] = {{.stmt = s, .sync = true}};
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	CLEAR(step);
 	lose(CHANGED);
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 	ck_assert_str_eq(state(&step[0]), "0A000");
 	CLEAR(step);
 	lose(DEALLOCATED);
@@ -448,7 +448,7 @@ START_TEST(what_is_given_up_is_drained)
 	    {.stmt = b},
 	    {.stmt = rows, .sync = true},
 	};
-	ck_assert_int_eq(RUN(again, 20 * SECOND_US), 0);
+	ck_assert_int_eq(RUN(again, 60 * SECOND_US), 0);
 	ck_assert_str_eq(value(&again[0]), "SELECT 'b',SELECT generate_series(1, 10000)");
 	ck_assert_str_eq(value(&again[1]), "a");
 	ck_assert_str_eq(value(&again[2]), "b");
@@ -460,16 +460,18 @@ END_TEST
 START_TEST(who_waits_is_interrupted_unless_they_insist)
 {
 	_cleanup_close_ int abandon = eventfd(1, EFD_CLOEXEC);
-	struct conn_step step[] = {{.sql = "SELECT pg_sleep(0.1)", .sync = true}};
+	struct conn_step step[] = {{.sql = PG_GATED, .sync = true}};
+	close_gate();
 	conn_watch(conn, abandon);
 	ck_assert_int_eq(conn_pipeline_begin(conn, step, 1, NULL), 0);
 	ck_assert_int_eq(conn_pipeline_next(conn, in_time()), -ECANCELED);
+	open_gate();
 	conn_insist(conn, true);
 	ck_assert_int_eq(conn_pipeline_next(conn, in_time()), 0);
 	conn_pipeline_end(conn);
 	conn_insist(conn, false);
 	conn_watch(conn, -1);
-	ck_assert_str_eq(value(&step[0]), "");
+	ck_assert_str_eq(value(&step[0]), "1");
 	CLEAR(step);
 }
 END_TEST
@@ -512,15 +514,12 @@ START_TEST(a_cut_connection_leaves_what_had_come)
 	step[_i].stmt = _i % 2 ? statement(PG_HANG, 0) : NULL;
 	step[_i].sql = PG_HANG;
 	ck_assert_int_eq(conn_pipeline_begin(conn, step, ELEMENTSOF(step), NULL), 0);
-	int r = 1;
-	while (r == 1)
-		r = conn_pipeline_next(conn, clock_us() + 50000);
+	for (int i = 0; i < _i; i++)
+		if (step[i].sync)
+			ck_assert_int_eq(conn_pipeline_next(conn, in_time()), 1);
 	WAIT_UNTIL(pg_running() == 1);
-	while (r == 1 || r == -ETIMEDOUT) {
-		relay_cut(relay);
-		r = conn_pipeline_next(conn, in_time());
-	}
-	ck_assert_int_eq(r, -ECONNRESET);
+	relay_cut(relay);
+	ck_assert_int_eq(conn_pipeline_next(conn, in_time()), -ECONNRESET);
 	conn_pipeline_end(conn);
 	for (int i = 0; i < (int)ELEMENTSOF(step); i++) {
 		/* The server sends at a Sync, or when it has nothing else to do. */
@@ -552,7 +551,7 @@ START_TEST(what_an_ended_session_said_is_heard_by_who_uses_it)
 	struct conn_step step[] = {{.sql = "SELECT 1"}, {.sql = "SELECT 2", .sync = true}};
 	end_from_outside("pg_terminate_backend");
 	WAIT_UNTIL(pg_sessions("count(*)") == 0);
-	ck_assert_int_eq(RUN(step, 20 * SECOND_US), -ECONNRESET);
+	ck_assert_int_eq(RUN(step, 60 * SECOND_US), -ECONNRESET);
 	ck_assert_str_eq(state(&step[0]), "57P01");
 	ck_assert_ptr_null(step[1].result);
 	CLEAR(step);
@@ -600,7 +599,7 @@ START_TEST(many_steps_are_one_pipeline)
 	for (unsigned turn = 0; turn < 2; turn++) {
 		for (size_t i = 0; i < MANY; i++)
 			step[i] = (struct conn_step){.stmt = s[i % ELEMENTSOF(s)], .sync = true};
-		ck_assert_int_eq(RUN(step, 20 * SECOND_US), 0);
+		ck_assert_int_eq(RUN(step, 60 * SECOND_US), 0);
 		for (size_t i = 0; i < MANY; i++)
 			ck_assert_int_eq(atoi(value(&step[i])), (int)(i % ELEMENTSOF(s)));
 		CLEAR(step);

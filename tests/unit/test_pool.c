@@ -69,7 +69,7 @@ static int run(struct conn *c, const char *text, int64_t timeout_ms)
 	return r;
 }
 
-/* A port nobody listens on: taken and let go. */
+/* A port nobody listens on. */
 static char *refused_url(void)
 {
 	struct relay *gone = relay_start(0);
@@ -114,7 +114,7 @@ static void *borrow_once(void *arg)
 	b->acquired = pool_acquire(pool, b->verify, &b->conn);
 	b->waited_us = clock_us() - begun;
 	if (b->acquired == 0 && b->text) {
-		b->ran = run(b->conn, b->text, 30000);
+		b->ran = run(b->conn, b->text, PATIENCE_MS);
 		pool_release(pool, &b->conn);
 	}
 	return NULL;
@@ -134,7 +134,7 @@ static void join(struct borrower *b)
 
 START_TEST(keeps_min_and_grows_to_max)
 {
-	struct pool_options o = options(2, 4, 200);
+	struct pool_options o = options(2, 4, PATIENCE_MS);
 	struct conn *c[4];
 	start(&o);
 	WAIT_UNTIL(stats().idle == 2);
@@ -142,6 +142,8 @@ START_TEST(keeps_min_and_grows_to_max)
 	for (size_t i = 0; i < ELEMENTSOF(c); i++)
 		c[i] = borrow();
 	ck_assert_uint_eq(stats().busy, 4);
+	o.acquire_timeout_ms = 200;
+	pool_configure(pool, &o);
 
 	struct borrower late = {0};
 	begin(&late);
@@ -158,7 +160,7 @@ END_TEST
 
 START_TEST(serves_in_the_order_of_coming)
 {
-	struct pool_options o = options(1, 1, 10000);
+	struct pool_options o = options(1, 1, PATIENCE_MS);
 	struct borrower b[3] = {{0}};
 	start(&o);
 	struct conn *c = borrow();
@@ -180,23 +182,24 @@ END_TEST
 
 static atomic_bool over;
 
-/* Borrows `*turns` times, or until it is over; leaves how often that was. */
+/* Borrows `*turns` times, or until it is over; leaves how often that was, which is once at least.
+ */
 static void *borrow_often(void *arg)
 {
-	size_t *turns = arg, i;
-	for (i = 0; i < *turns && !atomic_load(&over); i++) {
+	size_t *turns = arg, i = 0;
+	do {
 		struct conn *c = NULL;
 		ck_assert_int_eq(pool_acquire(pool, i % 2, &c), 0);
-		ck_assert_int_eq(run(c, i % 3 ? PG_ONE : PG_NONE, 10000), 0);
+		ck_assert_int_eq(run(c, i % 3 ? PG_ONE : PG_NONE, PATIENCE_MS), 0);
 		pool_release(pool, &c);
-	}
+	} while (++i < *turns && !atomic_load(&over));
 	*turns = i;
 	return NULL;
 }
 
 START_TEST(many_threads_share_a_few)
 {
-	struct pool_options o = options(0, 3, 10000);
+	struct pool_options o = options(0, 3, PATIENCE_MS);
 	pthread_t thread[8];
 	size_t turns[8];
 	start(&o);
@@ -215,7 +218,7 @@ END_TEST
 
 START_TEST(is_configured_while_threads_borrow)
 {
-	struct pool_options o = options(0, 8, 10000);
+	struct pool_options o = options(0, 8, PATIENCE_MS);
 	pthread_t thread[4];
 	size_t turns[4];
 	start(&o);
@@ -224,7 +227,7 @@ START_TEST(is_configured_while_threads_borrow)
 		ck_assert_int_eq(pthread_create(&thread[i], NULL, borrow_often, &turns[i]), 0);
 	}
 	for (unsigned i = 0; i < 100; i++) {
-		struct pool_options other = options(i % 3, 1 + (i + 2) % 4, 10000);
+		struct pool_options other = options(i % 3, 1 + (i + 2) % 4, PATIENCE_MS);
 		other.prepare = i % 10 != 0;
 		other.max_lifetime_ms = i % 2 ? 1000 : 0;
 		pool_configure(pool, &other);
@@ -237,7 +240,7 @@ START_TEST(is_configured_while_threads_borrow)
 	for (size_t i = 0; i < ELEMENTSOF(thread); i++)
 		ck_assert_uint_gt(turns[i], 0);
 	ck_assert_uint_eq(stats().lost, 0);
-	struct pool_options last = options(2, 2, 10000);
+	struct pool_options last = options(2, 2, PATIENCE_MS);
 	pool_configure(pool, &last);
 	WAIT_UNTIL(stats().idle == 2 && stats().connecting == 0 && stats().draining == 0);
 }
@@ -245,7 +248,7 @@ END_TEST
 
 START_TEST(closes_what_is_past_the_new_max)
 {
-	struct pool_options o = options(0, 4, 10000);
+	struct pool_options o = options(0, 4, PATIENCE_MS);
 	struct conn *c[4];
 	start(&o);
 	for (size_t i = 0; i < ELEMENTSOF(c); i++)
@@ -262,14 +265,14 @@ END_TEST
 
 START_TEST(replaces_a_session_that_holds_too_many_statements)
 {
-	struct pool_options o = options(1, 1, 10000);
+	struct pool_options o = options(1, 1, PATIENCE_MS);
 	start(&o);
 	pool_limit_prepared(pool, 2);
 	const char *const texts[] = {PG_ONE, PG_NONE, "SELECT 3"};
 	for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
 		struct conn *c = borrow();
 		ck_assert_uint_eq(atomic_load(&relay->sessions), 1);
-		ck_assert_int_eq(run(c, texts[i], 10000), 0);
+		ck_assert_int_eq(run(c, texts[i], PATIENCE_MS), 0);
 		give_back(c);
 	}
 	WAIT_UNTIL(stats().idle == 1);
@@ -279,12 +282,12 @@ END_TEST
 
 START_TEST(ends_lifetimes)
 {
-	struct pool_options o = options(1, 1, 10000);
+	struct pool_options o = options(1, 1, PATIENCE_MS);
 	o.max_lifetime_ms = 1;
 	start(&o);
 	WAIT_UNTIL(stats().connects >= 3);
 	struct conn *c = borrow();
-	ck_assert_int_eq(run(c, PG_ONE, 10000), 0);
+	ck_assert_int_eq(run(c, PG_ONE, PATIENCE_MS), 0);
 	give_back(c);
 }
 END_TEST
@@ -294,17 +297,17 @@ END_TEST
 START_TEST(refuses_at_once_when_the_database_is_down)
 {
 	_cleanup_free_ char *url = refused_url();
-	struct pool_options o = options(1, 4, 10000);
+	struct pool_options o = options(1, 4, PATIENCE_MS);
 	o.url = url;
 	start(&o);
-	/* Told as soon as it is known to be down, although they would wait for ten seconds. */
+	/* Told as soon as it is known to be down, although they would wait for a minute. */
 	struct borrower b[8] = {{0}};
 	for (size_t i = 0; i < ELEMENTSOF(b); i++)
 		begin(&b[i]);
 	for (size_t i = 0; i < ELEMENTSOF(b); i++) {
 		join(&b[i]);
 		ck_assert_int_eq(b[i].acquired, -ENOTCONN);
-		ck_assert_uint_lt(b[i].waited_us, 5 * SECOND_US);
+		ck_assert_uint_lt(b[i].waited_us, 30 * SECOND_US);
 	}
 	ck_assert(!pool_is_up(pool));
 	ck_assert_uint_ge(stats().failures, 1);
@@ -324,7 +327,7 @@ START_TEST(waits_no_longer_than_told_for_a_silent_database)
 		join(&b[i]);
 		ck_assert_int_eq(b[i].acquired, -ETIMEDOUT);
 		ck_assert_uint_ge(b[i].waited_us, 100000);
-		ck_assert_uint_lt(b[i].waited_us, 5 * SECOND_US);
+		ck_assert_uint_lt(b[i].waited_us, 30 * SECOND_US);
 	}
 	ck_assert_uint_eq(stats().waiting, 0);
 	ck_assert_uint_eq(stats().connects, 0);
@@ -336,23 +339,20 @@ END_TEST
 
 START_TEST(heals_when_the_database_is_back)
 {
-	struct pool_options o = options(2, 4, 10000);
+	struct pool_options o = options(2, 4, PATIENCE_MS);
 	unsigned port = relay->port;
 	start(&o);
 	WAIT_UNTIL(stats().idle == 2);
 	relay_stop(&relay);
-	WAIT_UNTIL(!pool_is_up(pool));
+	WAIT_UNTIL(!pool_is_up(pool) && stats().lost == 2);
 	struct conn *c = NULL;
 	ck_assert_int_eq(pool_acquire(pool, false, &c), -ENOTCONN);
-	ck_assert_uint_eq(stats().lost, 2);
 
 	relay = relay_start(port);
-	uint64_t begun = clock_us();
 	WAIT_UNTIL(pool_is_up(pool));
-	ck_assert_uint_lt(clock_us() - begun, 5 * SECOND_US);
 	WAIT_UNTIL(stats().idle == 2);
 	c = borrow();
-	ck_assert_int_eq(run(c, PG_ONE, 10000), 0);
+	ck_assert_int_eq(run(c, PG_ONE, PATIENCE_MS), 0);
 	give_back(c);
 }
 END_TEST
@@ -360,7 +360,7 @@ END_TEST
 /* They die without a word, and with the last words of an administrator's command. */
 START_TEST(passes_over_connections_that_died_while_idle)
 {
-	struct pool_options o = options(0, 3, 10000);
+	struct pool_options o = options(0, 3, PATIENCE_MS);
 	struct conn *c[3];
 	start(&o);
 	for (size_t i = 0; i < ELEMENTSOF(c); i++)
@@ -375,7 +375,7 @@ START_TEST(passes_over_connections_that_died_while_idle)
 
 	struct conn *good = NULL;
 	ck_assert_int_eq(pool_acquire(pool, true, &good), 0);
-	ck_assert_int_eq(run(good, PG_ONE, 10000), 0);
+	ck_assert_int_eq(run(good, PG_ONE, PATIENCE_MS), 0);
 	give_back(good);
 	ck_assert_uint_eq(stats().lost, 3);
 }
@@ -383,7 +383,7 @@ END_TEST
 
 START_TEST(closes_a_connection_that_died_in_use)
 {
-	struct pool_options o = options(1, 1, 10000);
+	struct pool_options o = options(1, 1, PATIENCE_MS);
 	struct borrower b = {.text = PG_HANG};
 	start(&o);
 	begin(&b);
@@ -393,7 +393,7 @@ START_TEST(closes_a_connection_that_died_in_use)
 	ck_assert_int_eq(b.ran, -ECONNRESET);
 	ck_assert_uint_eq(stats().lost, 1);
 	struct conn *c = borrow();
-	ck_assert_int_eq(run(c, PG_ONE, 10000), 0);
+	ck_assert_int_eq(run(c, PG_ONE, PATIENCE_MS), 0);
 	give_back(c);
 	ck_assert_uint_eq(atomic_load(&relay->sessions), 2);
 	/* Nobody cancelled it: its server has noticed that we are gone. */
@@ -406,7 +406,7 @@ END_TEST
 
 START_TEST(a_statement_past_its_deadline_is_cancelled_and_drained)
 {
-	struct pool_options o = options(1, 1, 10000);
+	struct pool_options o = options(1, 1, PATIENCE_MS);
 	start(&o);
 	for (unsigned i = 1; i <= 3; i++) {
 		struct conn *c = borrow();
@@ -420,7 +420,7 @@ START_TEST(a_statement_past_its_deadline_is_cancelled_and_drained)
 		c = borrow();
 		ck_assert_int_eq(conn_condition(c), CONN_CLEAN);
 		ck_assert_uint_eq(pg_running(), 0);
-		ck_assert_int_eq(run(c, "SELECT pg_sleep(0.05)", 10000), 0);
+		ck_assert_int_eq(run(c, "SELECT pg_sleep(0.05)", PATIENCE_MS), 0);
 		give_back(c);
 		ck_assert_uint_ge(atomic_load(&relay->cancels), i); /* again where it takes long */
 		ck_assert_uint_eq(stats().cancels, atomic_load(&relay->cancels));
@@ -432,7 +432,7 @@ END_TEST
 /* A server says nothing of a request to cancel that it did not heed. */
 START_TEST(a_cancel_that_was_lost_is_sent_again)
 {
-	struct pool_options o = options(1, 1, 10000);
+	struct pool_options o = options(1, 1, PATIENCE_MS);
 	start(&o);
 	struct conn *c = borrow();
 	atomic_store(&relay->losing, 3);
@@ -445,7 +445,7 @@ START_TEST(a_cancel_that_was_lost_is_sent_again)
 	ck_assert_uint_eq(atomic_load(&relay->losing), 0);
 	ck_assert_uint_ge(stats().cancels, 4);
 	ck_assert_uint_eq(stats().lost, 0);
-	ck_assert_int_eq(run(c, PG_ONE, 10000), 0);
+	ck_assert_int_eq(run(c, PG_ONE, PATIENCE_MS), 0);
 	give_back(c);
 }
 END_TEST
@@ -453,7 +453,7 @@ END_TEST
 /* One request ends one statement; each of those that were sent with it begins when it has ended. */
 START_TEST(all_that_was_sent_together_is_cancelled)
 {
-	struct pool_options o = options(1, 1, 10000);
+	struct pool_options o = options(1, 1, PATIENCE_MS);
 	struct conn_step step[10];
 	start(&o);
 	struct conn *c = borrow();
@@ -466,7 +466,7 @@ START_TEST(all_that_was_sent_together_is_cancelled)
 	c = borrow();
 	ck_assert_uint_eq(atomic_load(&relay->sessions), 1);
 	ck_assert_uint_eq(pg_running(), 0);
-	ck_assert_int_eq(run(c, PG_ONE, 10000), 0);
+	ck_assert_int_eq(run(c, PG_ONE, PATIENCE_MS), 0);
 	give_back(c);
 }
 END_TEST
@@ -480,10 +480,12 @@ START_TEST(a_cancel_that_comes_late_hits_nobody)
 	WAIT_UNTIL(stats().idle == 1);
 	struct conn *c = borrow();
 	relay_hold(relay, true);
-	ck_assert_int_eq(run(c, "SELECT pg_sleep(0.1)", 20), -ETIMEDOUT);
+	close_gate();
+	ck_assert_int_eq(run(c, PG_GATED, 20), -ETIMEDOUT);
 	give_back(c);
-	WAIT_UNTIL(pg_sessions("count(*) FILTER (WHERE state = 'idle'"
-	                       " AND query = 'SELECT pg_sleep(0.1)')") == 1);
+	open_gate();
+	WAIT_UNTIL(pg_sessions(
+	               "count(*) FILTER (WHERE state = 'idle' AND query LIKE '%shared(77)')") == 1);
 	c = NULL;
 	ck_assert_int_eq(pool_acquire(pool, false, &c), -ETIMEDOUT);
 	ck_assert_uint_eq(stats().draining, 1);
@@ -492,7 +494,7 @@ START_TEST(a_cancel_that_comes_late_hits_nobody)
 	WAIT_UNTIL(stats().idle == 1);
 	ck_assert_uint_eq(atomic_load(&relay->cancels), 1);
 	c = borrow();
-	ck_assert_int_eq(run(c, "SELECT pg_sleep(0.05)", 10000), 0);
+	ck_assert_int_eq(run(c, "SELECT pg_sleep(0.05)", PATIENCE_MS), 0);
 	give_back(c);
 	ck_assert_uint_eq(atomic_load(&relay->sessions), 1);
 }
@@ -508,18 +510,19 @@ START_TEST(a_borrower_may_cancel_and_see_how_it_ends)
 	WAIT_UNTIL(stats().idle == 1);
 	struct conn *c = borrow();
 	struct conn_step step[] = {
-	    {.sql = late ? "SELECT pg_sleep(0.1)" : PG_HANG, .sync = true},
+	    {.sql = late ? PG_GATED : PG_HANG, .sync = true},
 	    {.sql = "SELECT 1", .sync = true},
 	};
 	relay_hold(relay, late);
+	close_gate();
 	ck_assert_int_eq(conn_pipeline_begin(c, step, ELEMENTSOF(step), NULL), 0);
 	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 20000), -ETIMEDOUT);
-	if (!late)
-		WAIT_UNTIL(pg_running() == 1); /* or it would not heed the cancel */
+	WAIT_UNTIL(pg_running() == 1); /* or it would not heed the cancel */
 	ck_assert_int_eq(pool_cancel(pool, c), 0);
-	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 10 * SECOND_US), 1);
+	open_gate();
+	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 60 * SECOND_US), 1);
 	ck_assert_str_eq(conn_sqlstate(step[0].result), late ? "" : "57014");
-	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 10 * SECOND_US), 0);
+	ck_assert_int_eq(conn_pipeline_next(c, clock_us() + 60 * SECOND_US), 0);
 	ck_assert_str_eq(conn_tag(step[1].result), "SELECT 1");
 	conn_pipeline_end(c);
 	conn_result_free(&step[0].result);

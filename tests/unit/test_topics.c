@@ -3,13 +3,11 @@
  * the outbox with bodies in it.
  */
 #include <sched.h>
-#include <sys/time.h>
-#include <time.h>
 
 #include "../../src/ws/hub_impl.h"
 #include "engine_fixture.h"
+#include "hub_fixture.h"
 
-#include "provost/auth.h"
 #include "provost/catalog.h"
 #include "provost/live.h"
 #include "provost/snapshot.h"
@@ -66,7 +64,6 @@ static const char ITEM[] =
     "SELECT json_build_array(i.n, clock_timestamp()) FROM test_topics.item i,"
     " LATERAL pg_advisory_xact_lock_shared(i.id) WHERE i.id = :id\n";
 
-static struct auth *auth;
 static struct snapshot *catalogs;
 static struct live *live;
 static struct hub *hub;
@@ -117,16 +114,10 @@ static void publish(void)
 
 static void setup_hub(void)
 {
-	struct auth_options o;
-	_cleanup_errors_ struct errors *errs = errors_new();
-	auth = auth_new();
-	auth_options_init(&o);
-	o.mode = AUTH_NONE;
-	ck_assert_int_eq(auth_configure(auth, &o, errs, NULL), 0);
-	auth_options_done(&o);
+	setup_auth();
 	setup();
 	const struct engine_options e = options(4, 1000);
-	start(relay->url, 4, 60000, &e);
+	start(relay->url, 4, PATIENCE_MS, &e);
 	catalogs = snapshot_new();
 	publish();
 	live = live_new(catalogs, cache, engine, generations);
@@ -144,7 +135,7 @@ static void teardown_hub(void)
 	teardown();
 	snapshot_set(catalogs, NULL);
 	snapshot_free(&catalogs);
-	auth_free(&auth);
+	teardown_auth();
 }
 
 static struct hub_stats figures(void)
@@ -164,54 +155,13 @@ static void change(int item)
 
 /* ---- clients ------------------------------------------------------------------------- */
 
-/* -1: the hub does not run. */
-static int adopt(void)
-{
-	struct identity *i = NULL;
-	const char *reason;
-	int pair[2];
-	ck_assert_int_eq(auth_identify(auth, &(struct credentials){0}, time(NULL), &i, &reason), 0);
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	if (hub_reserve(hub, true) < 0) {
-		identity_unref(&i);
-		close(pair[0]);
-		close(pair[1]);
-		return -1;
-	}
-	(void)hub_adopt(hub, &(struct hub_socket){.fd = pair[0], .identity = i});
-	return pair[1];
-}
-
 /* The hub may have closed it. */
-static void say(int fd, const char *op, int item)
+static void ask_for(int fd, const char *op, int item)
 {
-	char frame[120];
-	int n = snprintf(frame + 6, sizeof frame - 6,
-	                 "{\"op\":\"%s\",\"path\":\"/api/items/%d\",\"id\":1}", op, item);
-	ck_assert(n > 0 && n < 100);
-	frame[0] = (char)0x81;
-	frame[1] = (char)(0x80 | n);
-	memset(frame + 2, 0, 4);
-	(void)!send(fd, frame, (size_t)n + 6, MSG_NOSIGNAL);
-}
-
-/* Reads until `text` has come. */
-static bool hears(int fd, const char *text)
-{
-	char got[16384];
-	size_t n = 0;
-	while (n < sizeof got) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		if (poll(&p, 1, 60000) <= 0)
-			return false;
-		ssize_t r = read(fd, got + n, 1);
-		if (r <= 0)
-			return false;
-		n += (size_t)r;
-		if (n >= strlen(text) && !memcmp(got + n - strlen(text), text, strlen(text)))
-			return true;
-	}
-	return false;
+	char text[100];
+	snprintf(text, sizeof text, "{\"op\":\"%s\",\"path\":\"/api/items/%d\",\"id\":1}", op,
+	         item);
+	(void)may_say(fd, text);
 }
 
 static void lock_item(int item, bool held)
@@ -226,15 +176,12 @@ static void lock_item(int item, bool held)
 START_TEST(without_live_nothing_is_watched)
 {
 	struct hub *other = hub_new(&OPTIONS, auth, NULL);
-	struct hub *was = hub;
 	ck_assert_int_eq(hub_start(other), 0);
-	hub = other;
-	int fd = adopt();
-	hub = was;
-	say(fd, "subscribe", FIRST_ITEM);
+	int fd = adopt(other);
+	ask_for(fd, "subscribe", FIRST_ITEM);
 	ck_assert(hears(fd, "\"code\":4503"));
 	ck_assert(hears(fd, "\"live\":false"));
-	say(fd, "unsubscribe", FIRST_ITEM);
+	ask_for(fd, "unsubscribe", FIRST_ITEM);
 	ck_assert(hears(fd, "\"ok\""));
 	hub_raised(other);
 	hub_resync(other);
@@ -248,8 +195,8 @@ START_TEST(a_change_is_one_read_and_one_message)
 {
 	int fd[5];
 	for (size_t i = 0; i < ELEMENTSOF(fd); i++) {
-		fd[i] = adopt();
-		say(fd[i], "subscribe", FIRST_ITEM);
+		fd[i] = adopt(hub);
+		ask_for(fd[i], "subscribe", FIRST_ITEM);
 		ck_assert(hears(fd[i], "\"ok\""));
 		ck_assert(hears(fd[i], "\"body\":[1,"));
 	}
@@ -278,9 +225,9 @@ START_TEST(reads_outlive_the_hub)
 {
 	lock_item(FIRST_ITEM, true);
 	lock_item(FIRST_ITEM + 1, true);
-	int fd = adopt();
-	say(fd, "subscribe", FIRST_ITEM);
-	say(fd, "subscribe", FIRST_ITEM + 1);
+	int fd = adopt(hub);
+	ask_for(fd, "subscribe", FIRST_ITEM);
+	ask_for(fd, "subscribe", FIRST_ITEM + 1);
 	WAIT_UNTIL(pg_running() == 2);
 	hub_stop(hub, 50);
 	ck_assert_uint_eq(figures().paths, 0);
@@ -289,11 +236,11 @@ START_TEST(reads_outlive_the_hub)
 	WAIT_UNTIL(pg_running() == 1);
 	ck_assert_int_eq(hub_start(hub), 0);
 	lock_item(FIRST_ITEM + 1, false); /* the other to one that knows nothing of it */
-	fd = adopt();
-	say(fd, "subscribe", FIRST_ITEM + 2);
+	fd = adopt(hub);
+	ask_for(fd, "subscribe", FIRST_ITEM + 2);
 	ck_assert(hears(fd, "\"body\":[1,"));
 	lock_item(FIRST_ITEM + 3, true); /* and one is still there at the end */
-	say(fd, "subscribe", FIRST_ITEM + 3);
+	ask_for(fd, "subscribe", FIRST_ITEM + 3);
 	WAIT_UNTIL(figures().reading == 1 && pg_running() == 1);
 	close(fd);
 }
@@ -307,12 +254,12 @@ static void *watches(void *arg)
 {
 	(void)arg;
 	for (unsigned turn = 0; turn < TURNS; turn++) {
-		int fd = adopt();
+		int fd = adopt(hub);
 		if (fd < 0)
 			continue;
 		for (unsigned i = 0; i < 6; i++)
-			say(fd, jitter(4) ? "subscribe" : "unsubscribe",
-			    FIRST_ITEM + (int)jitter(ITEMS));
+			ask_for(fd, jitter(4) ? "subscribe" : "unsubscribe",
+			        FIRST_ITEM + (int)jitter(ITEMS));
 		if (turn % 3 == 0)
 			(void)hears(fd, "\"ok\"");
 		close(fd);

@@ -521,6 +521,40 @@ START_TEST(arena_has_room)
 }
 END_TEST
 
+/* With all the digits that are allowed, the normal form may be longer than what it was made of. */
+START_TEST(longest_numerics)
+{
+	static const struct {
+		const char *sign, *exponent;
+		int r;
+	} longest[] = {
+	    {"", "e-999", 0},
+	    {"", "e-1000", 0},
+	    {"-", "e-1000", -EINVAL},
+	    {"", "", -EINVAL},
+	};
+	_cleanup_endpoint_ struct endpoint *e =
+	    endpoint_with("@query p numeric min=-0.0000000001 max=100");
+	_cleanup_buf_ struct buf in = {0}, out = {0};
+	char reason[VALUES_REASON_MAX] = "";
+
+	buf_adds(&in, longest[_i].sign);
+	while (in.len + strlen(longest[_i].exponent) < VALUES_NUMERIC_MAX)
+		buf_addc(&in, '9');
+	buf_adds(&in, longest[_i].exponent);
+	ck_assert_int_eq(value_normalise(&e->param[0], in.data, in.len, &out, reason),
+	                 longest[_i].r);
+	if (longest[_i].r == 0)
+		ck_assert_uint_gt(out.len, VALUES_NUMERIC_MAX);
+	else
+		ck_assert_str_eq(reason, "must be from -0.0000000001 to 100");
+	in.data[in.len - 1] = '0';
+	buf_addc(&in, '0');
+	ck_assert_int_eq(value_normalise(&e->param[0], in.data, in.len, &out, reason), -EINVAL);
+	ck_assert_msg(strstr(reason, "1000 digits"), "%s", reason);
+}
+END_TEST
+
 /* Reasons are cut between characters. */
 START_TEST(reasons_are_utf8)
 {
@@ -712,6 +746,7 @@ int main(void)
 	tcase_add_test(t, reports_all_at_once);
 	tcase_add_test(t, pairs_are_bounded);
 	tcase_add_loop_test(t, arena_has_room, 0, 7);
+	tcase_add_loop_test(t, longest_numerics, 0, 4);
 	tcase_add_loop_test(t, reasons_are_utf8, 0, 4);
 	tcase_add_test(t, full_buffer);
 	tcase_add_loop_test(t, reset_forgets, 0, ELEMENTSOF(sequence));

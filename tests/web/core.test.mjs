@@ -331,6 +331,37 @@ scenario('a path that fails for the moment is tried again, one that is refused i
     assert.equal(core.paths.get('/api/none').live, true, 'who asks again gets an answer');
 });
 
+scenario('a room that is refused for the moment is joined later, and doubted then', async () => {
+    const { server, clock, core, host } = await opened();
+    server.refuses.set('crowded', 4429);
+    server.refuses.set('secret', 4403);
+    for (const room of ['news', 'crowded', 'secret']) core.join(room);
+    await settle();
+    assert.deepEqual(host.problem.calls.map(([p]) => [p.room, p.code]), [['crowded', 4429], ['secret', 4403]]);
+    await clock.advance(60_000);
+    const tries = room => server.last.of('join').filter(m => m.room === room).length;
+    assert.ok(tries('crowded') >= 4 && tries('crowded') <= 8, `${tries('crowded')} tries in a minute`);
+    assert.deepEqual([tries('news'), tries('secret')], [1, 1]);
+    assert.deepEqual(host.resync.calls, []);
+    server.refuses.clear();
+    await clock.advance(30_000);
+    assert.equal(core.rooms.get('crowded').joined, true);
+    assert.deepEqual(host.resync.calls, [[{ rooms: ['crowded'], paths: [] }]], 'what was said meanwhile is missed');
+    const after = tries('crowded');
+    await clock.advance(120_000);
+    assert.equal(tries('crowded'), after);
+});
+
+scenario('a room that is left before it is tried again is not', async () => {
+    const { server, clock, core } = await opened();
+    server.refuses.set('crowded', 4429);
+    core.join('crowded');
+    await settle();
+    core.leave('crowded');
+    await clock.advance(60_000);
+    assert.equal(server.last.of('join').length, 1);
+});
+
 scenario('a problem of a subscription that stands', async () => {
     const { server, clock, core, host } = await opened();
     core.subscribe('/api/a');

@@ -159,6 +159,75 @@ scenario('of several providers in a page the latest is asked first, then the oth
     assert.equal(fails.calls.length, 2);
 });
 
+scenario('a new token does not wait for what became of a refused one', async () => {
+    for (const kind of ['text', 'function']) {
+        const browser = new Browser(), page = browser.page(), { server, clock } = browser;
+        const given = token => (kind === 'text' ? token : spy(() => token));
+        page.random = 0.999;
+        server.wantsToken = true;
+        server.refuses.set('old', 4401);
+        const c = await page.connect({ ...OWN, subject: 'me', token: given('old') });
+        for (let i = 0; i < 6; i++) await back(c, clock);
+        assert.deepEqual([c.state, c.why.code], ['waiting', 4401]);
+        assert.ok(c.why.retry > 15_000);
+        await clock.advance(2_000);
+        const token = given('new');
+        await page.connect({ ...OWN, subject: 'me', token });
+        await clock.advance(0);
+        assert.deepEqual([c.state, server.last.token], ['open', 'new']);
+        if (kind === 'function') assert.deepEqual(token.calls, [['connect']], 'it was never refused');
+    }
+});
+
+scenario('a new token that comes while a refused one is tried is the next', async () => {
+    const browser = new Browser(), page = browser.page(), { server, clock } = browser;
+    page.random = 0.999;
+    server.wantsToken = true;
+    server.refuses.set('old', 4401);
+    const c = await page.connect({ ...OWN, subject: 'me', token: 'old' });
+    for (let i = 0; i < 6; i++) await back(c, clock);
+    server.auto = false;
+    await clock.advance(c.why.retry);
+    assert.equal(c.state, 'connecting');
+    server.last.accept();
+    const token = spy(() => 'new');
+    await page.connect({ ...OWN, subject: 'me', token });
+    server.auto = true;
+    server.last.fail(4401);
+    await clock.advance(1_000);
+    assert.deepEqual([c.state, server.last.token, token.calls], ['open', 'new', [['connect']]]);
+});
+
+scenario('new tokens that are refused as well are no loop', async () => {
+    const browser = new Browser(), page = browser.page(), { server, clock } = browser;
+    page.random = 0.999;
+    server.wantsToken = true;
+    for (let i = 0; i < 50; i++) {
+        server.refuses.set(`t${i}`, 4401);
+        await page.connect({ ...OWN, subject: 'me', token: `t${i}` });
+        await clock.advance(100);
+    }
+    assert.ok(server.sockets.length <= 7, `${server.sockets.length} attempts in 5 s`);
+});
+
+scenario('who connects while the server is away does not press it', async () => {
+    const browser = new Browser(), page = browser.page(), { server, clock } = browser;
+    page.random = 0.999;
+    const c = await page.connect({ ...OWN, subject: 'me', token: 'good' });
+    await clock.advance(0);
+    server.down = true;
+    server.restart(9_000);
+    await clock.advance(5_000);
+    await page.connect({ ...OWN, subject: 'me', token: 'good' });
+    await clock.advance(3_999);
+    assert.deepEqual([c.state, server.sockets.length], ['waiting', 1]);
+});
+
+scenario('a subject that is null is none', async () => {
+    const c = await new Browser().page().connect({ ...OWN, subject: null, token: jwt({ sub: 'u' }) });
+    assert.equal(c.subject, 'u');
+});
+
 scenario('states are told as they change, with why', async () => {
     const { c, server, clock } = await opened();
     const said = spy(), stopped = spy();

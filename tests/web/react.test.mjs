@@ -73,6 +73,32 @@ scenario('useLive: two components of one path are one subscription', async () =>
     assert.equal(server.last.of('subscribe').length, 1);
 });
 
+scenario('what one connection has told is not shown for another', async () => {
+    const { h, act, mount, ProvostProvider, useLive, useEvent } = await loaded(), drawn = [];
+    const ada = await connected(), bob = await connected();
+    function Show() {
+        drawn.push([useLive('/api/mine').data, useEvent('news', '*')?.data]);
+        return null;
+    }
+    const page = of => h(ProvostProvider, { connection: of.c }, h(Show));
+    ada.server.put('/api/mine', 'ada’s', 'e1');
+    const root = await mount(page(ada));
+    await act(() => ada.clock.advance(0));
+    await act(async () => {
+        ada.server.publish('news', 'a', 'for ada');
+        await settle();
+    });
+    assert.deepEqual(drawn.at(-1), ['ada’s', 'for ada']);
+    const before = drawn.length;
+    await act(() => root.update(page(bob)));
+    await act(() => bob.clock.advance(0));
+    assert.ok(drawn.length > before);
+    for (const seen of drawn.slice(before)) assert.deepEqual(seen, [undefined, undefined]);
+    bob.server.put('/api/mine', 'bob’s', 'e1');
+    await act(() => settle());
+    assert.deepEqual(drawn.at(-1), ['bob’s', undefined]);
+});
+
 scenario('useEvent: the latest callback is called, and waited for', async () => {
     const { h, act, mount, ProvostProvider, useEvent } = await loaded(), { server, clock, c } = await connected();
     const heard = [];

@@ -170,6 +170,35 @@ both('the pages are asked for a token one after another', async kind => {
     }
 });
 
+both('the page that brings a new token is asked first, whoever else is looked at', async kind => {
+    const browser = new Browser(), { server, clock } = browser;
+    browser.hasWorkers = kind === 'shared-worker';
+    server.wantsToken = true;
+    server.refuses.set('old', 4401);
+    const first = await browser.page().connect({ subject: 'me', token: 'old' });
+    await eventually(clock, () => first.state === 'waiting' && server.sockets.length >= 6);
+    const page = browser.page(), token = spy(() => 'new');
+    page.visible = false;
+    const made = page.connect({ subject: 'me', token });
+    await until(() => token.calls.length);
+    const began = clock.time;
+    await eventually(clock, () => first.state === 'open');
+    assert.ok(clock.time - began <= 2_000, `${clock.time - began} ms`);
+    assert.deepEqual([server.last.token, token.calls], ['new', [['connect']]]);
+    await made;
+});
+
+both('a subject that begins like another’s is another’s', async kind => {
+    const browser = new Browser(), { server, clock } = browser;
+    browser.hasWorkers = kind === 'shared-worker';
+    const long = await browser.page().connect({ subject: 'a:b' });
+    await until(() => long.state === 'open');
+    const began = clock.time, short = await browser.page().connect({ subject: 'a' });
+    await eventually(clock, () => short.state === 'open');
+    assert.ok(clock.time - began < 1_000, 'nobody else is waited for');
+    assert.equal(server.open.length, 2);
+});
+
 both('a page whose token is of another subject leaves, the others go on', async kind => {
     let other = false;
     const { server, clock, handles } = await opened(kind, 3, i => ({ token: () => jwt({ sub: other && i === 2 ? 'b' : 'a', i }) }));
@@ -393,6 +422,22 @@ scenario('a leader that is frozen hands over, and comes back as one of the other
     server.publish('news', 'a', 4);
     await eventually(clock, () => heard[0].news.at(-1) === 4 && heard[1].news.at(-1) === 4);
     assert.equal(server.open.length, 1);
+});
+
+scenario('a page that the leader has not heard says again that it is there', async () => {
+    const { browser, server, clock, pages } = await opened('leader', 1);
+    const ears = pages[0].channels('to:hub:').find(c => c.onmessage), { onmessage } = ears;
+    let lost = 0;
+    ears.onmessage = () => void lost++;
+    const made = browser.page().connect();
+    await until(() => lost);
+    ears.onmessage = onmessage;
+    const began = clock.time;
+    let c;
+    made.then(handle => (c = handle));
+    await eventually(clock, () => c?.state === 'open');
+    assert.ok(clock.time - began <= 5_000);
+    assert.deepEqual([(await c.info()).tabs, server.sockets.length], [2, 1]);
 });
 
 scenario('a frozen leader of nothing of its own is done with', async () => {

@@ -16,7 +16,9 @@ const NONE = 'None is waiting. What is sent to you appears here at once, in ever
 const UNKNOWN = 'To see what is sent to a user, sign in with their token, or say whose this key is.'
 
 let connection = null
+let attempt = 0 // to sign in: what comes of an earlier one is not looked at
 let figures = 0
+let asked = null // the connection that has not answered yet
 let inboxes = null // where the tabs of a user tell each other what has been acknowledged
 
 // ---- what is shown ---------------------------------------------------------------------------------
@@ -49,8 +51,12 @@ function showState(state, why) {
 }
 
 async function showFigures() {
-  const info = await connection?.info().catch(() => null)
-  if (!info) return
+  const from = connection
+  if (!from || asked === from) return
+  asked = from
+  const info = await from.info()
+  if (asked === from) asked = null
+  if (from !== connection) return
   const modes = { 'shared-worker': 'by a SharedWorker', leader: info.here ? 'this tab has it' : 'another tab has it', socket: 'not at all' }
   $('tabs').textContent = number.format(info.tabs)
   $('sockets').textContent = number.format(info.sockets)
@@ -103,6 +109,11 @@ function coursesFailed(problem) {
   $('courses').setAttribute('aria-busy', 'false')
   if ($('courses').querySelector('.empty')) $('courses').replaceChildren(emptyRow('There is nothing to show.'))
   show('courses-problem', `${problem.message}${problem.live ? ' What is shown may be old.' : ''}`)
+}
+
+function showPending({ count }) {
+  fill('pending', number.format(count))
+  $('pending').title = ''
 }
 
 function pendingFailed(problem) {
@@ -169,6 +180,7 @@ function token(reason) {
 // In all tabs of this user: whoever signs in next begins anew.
 function leave() {
   const left = connection
+  attempt++
   inboxes?.close()
   inboxes = connection = null // what is said on leaving is not news
   left?.signOut()
@@ -180,6 +192,8 @@ function leave() {
   $('courses').setAttribute('aria-busy', 'true')
   for (const id of ['pending', 'tabs', 'sockets', 'mode']) $(id).textContent = '–'
   $('pending').classList.add('loading')
+  $('pending').title = $('courses-when').textContent = ''
+  show('courses-problem', null)
   $('board').hidden = $('sign-out').hidden = true
   $('sign-in').hidden = false
   $('token').value = ''
@@ -202,20 +216,24 @@ function stateChanged(state, why) {
 }
 
 async function enter(who) {
+  const mine = ++attempt
+  let handle = null
   $('sign-in').hidden = true
   $('board').hidden = $('sign-out').hidden = false
   showState('connecting')
   try {
-    connection = await connect({ token: who.token ? token : undefined, subject: who.subject || undefined })
+    handle = await connect({ token: who.token ? token : undefined, subject: who.subject || undefined })
   } catch (error) {
-    show('problem', error.message)
+    if (mine === attempt) show('problem', error.message)
   }
-  if (!connection || !kept()) return leave()
+  if (mine !== attempt) return handle?.release()
+  if (!handle) return leave()
+  connection = handle
   connection.onState(stateChanged)
   showState(connection.state, connection.why)
   openInbox(connection.subject)
   connection.subscribe(COURSES, showCourses, { onError: coursesFailed })
-  connection.subscribe(PENDING, ({ count }) => fill('pending', number.format(count)), { onError: pendingFailed })
+  connection.subscribe(PENDING, showPending, { onError: pendingFailed })
   listenToInbox(who)
   countNotifications()
   showFigures()
@@ -229,7 +247,7 @@ $('sign-in').addEventListener('submit', submitted => {
   sessionStorage.setItem(KEEP, JSON.stringify(who))
   enter(who)
 })
-$('sign-out').addEventListener('click', () => connection?.signOut())
+$('sign-out').addEventListener('click', () => connection ? connection.signOut() : leave())
 
 if (kept()) enter(kept())
 else $('sign-in').hidden = false

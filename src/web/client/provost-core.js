@@ -16,6 +16,8 @@
  * @typedef {Record<string, any>} Message
  * @typedef {{live: boolean, asked: boolean, tries: number, has: boolean, body?: any, etag?: string, stale?: boolean,
  *     problem?: Problem}} Entry  of a path: `live`: the server tells of it; the last body, the problem since
+ * @typedef {{joined: boolean, asked: boolean, stale: boolean, tries: number}} Room  `joined`: its events are told, or were
+ *     when the connection was lost; `stale`: something was missed
  * @typedef {{script: string, url: string, now(): number, random(): number, uuid(): string, report(e: unknown): void,
  *     setTimeout(f: () => void, ms: number): any, clearTimeout(t: any): void, socket(url: string): any,
  *     locks: any, channel: ((name: string) => any) | null, worker: ((name: string) => any) | null,
@@ -105,6 +107,7 @@ export function claimsOf(token) {
 
 /** @param {any} e */
 export const textOf = e => String((e && e.message) || e);
+
 /* ---- the connection ---------------------------------------------------------------------- */
 
 /**
@@ -125,8 +128,7 @@ export class Core {
         this.state = 'closed';
         /** @type {Why} */
         this.why = {};
-        /** Wanted. `joined`: events are told, or were when the connection was lost.
-         *  @type {Map<string, {joined: boolean, asked: boolean, stale: boolean}>} */
+        /** Wanted. @type {Map<string, Room>} */
         this.rooms = new Map();
         /** @type {Map<string, Entry>} */
         this.paths = new Map();
@@ -264,6 +266,11 @@ export class Core {
         } else if (this.state === 'open' && now - this.heard >= PROBE_MS) {
             this.probe();
         }
+    }
+
+    /** Somebody has a token that has not been tried: what became of others is no reason to wait. */
+    offered() {
+        if (this.state === 'waiting' && (this.why.code === 4401 || this.why.code === 4408)) this.wake();
     }
 
     /* The pings of the server cannot be seen from here. */
@@ -442,30 +449,38 @@ export class Core {
         this.settleStale();
     }
 
+    /** A room or a path is tried again, ever later. @param {string} name @param {{tries: number}} what @param {() => void} f */
+    later(name, what, f) {
+        const rest = Math.min(CAP_MS, 2 * BASE_MS * 2 ** what.tries++) * (1 + this.env.random()) / 2;
+        this.timers.after(name, rest, f);
+    }
+
     /* ---- rooms ---- */
 
     /** @param {string} name */
     join(name) {
         let room = this.rooms.get(name);
         const away = !!this.session && this.state !== 'open'; /* what is said until it is joined is missed */
-        if (!room) this.rooms.set(name, (room = { joined: false, asked: false, stale: away }));
+        if (!room) this.rooms.set(name, (room = { joined: false, asked: false, stale: away, tries: 0 }));
         this.askRoom(name, room);
     }
 
     /** @param {string} name */
     leave(name) {
+        this.timers.cancel(`room ${name}`);
         /* The answer to a resume says which are left: behind it they may be wanted again. */
         if (this.rooms.delete(name) && this.state === 'open' && !this.resuming) this.send({ op: 'leave', room: name });
     }
 
-    /** @param {string} name @param {{joined: boolean, asked: boolean, stale: boolean}} room */
+    /** @param {string} name @param {Room} room */
     askRoom(name, room) {
         if (this.state !== 'open' || this.resuming || room.joined || room.asked) return;
+        this.timers.cancel(`room ${name}`);
         room.asked = true;
         this.ask({ op: 'join', room: name }, m => {
             if (this.rooms.get(name) !== room) return;
             room.asked = false;
-            if (m.ev === 'ok') room.joined = true;
+            if (m.ev === 'ok') Object.assign(room, { joined: true, tries: 0 });
             else this.roomFailed(name, m);
             this.settleStale();
         });
@@ -475,7 +490,9 @@ export class Core {
     roomFailed(name, m) {
         const room = this.rooms.get(name);
         if (!room) return;
-        room.joined = room.stale = false;
+        room.joined = false;
+        room.stale = TRANSIENT.has(m.code); /* until it is joined after all */
+        if (room.stale) this.later(`room ${name}`, room, () => this.askRoom(name, room));
         this.host.problem({ room: name, code: m.code, message: m.message });
     }
 
@@ -489,7 +506,7 @@ export class Core {
     }
 
     settleStale() {
-        const stale = [...this.rooms].filter(([, room]) => room.stale);
+        const stale = [...this.rooms].filter(([, room]) => room.stale && (room.joined || room.asked));
         if (this.state !== 'open' || this.resuming || !stale.length || stale.some(([, room]) => room.asked)) return;
         for (const [, room] of stale) room.stale = false;
         this.host.resync({ rooms: stale.map(([name]) => name), paths: [] });
@@ -547,8 +564,7 @@ export class Core {
         entry.live = m.live === true;
         if (!TRANSIENT.has(m.code)) Object.assign(entry, { has: false, body: undefined, etag: undefined }); /* not for us, or no more */
         else if (!entry.live) {
-            const rest = Math.min(CAP_MS, 2 * BASE_MS * 2 ** entry.tries++) * (1 + this.env.random()) / 2;
-            this.timers.after(`path ${path}`, rest, () => this.askPath(path, entry));
+            this.later(`path ${path}`, entry, () => this.askPath(path, entry));
         }
         entry.problem = { path, code: m.code, message: m.message, live: entry.live };
         this.host.problem(entry.problem);

@@ -67,6 +67,10 @@ export class Hub {
         /** @type {Map<number, {tab: string, resolve: (t: any) => void, reject: (e: any) => void}>} */
         this.asks = new Map();
         this.lastAsk = this.arrivals = 0;
+        /** The page that has a token which has not been tried, and the last that was. */
+        this.bringer = '';
+        /** @type {any} */
+        this.given = undefined;
     }
 
     /* ---- pages ---- */
@@ -196,6 +200,7 @@ export class Hub {
         else if (m.t === 'subscribe') this.subscribe(tab, m.path, m.etag);
         else if (m.t === 'unsubscribe') tab.paths.delete(m.path) && this.pathLeft(m.path);
         else if (m.t === 'token') this.tokenCame(tab, m);
+        else if (m.t === 'offer') this.offered(tab);
         else if (m.t === 'info') tab.post({ t: 'info', ask: m.ask, info: this.info(tab) });
         else if (m.t === 'bye') this.detach(m.tab);
         else if (m.t === 'page') {
@@ -310,18 +315,32 @@ export class Hub {
 
     /* ---- tokens ---- */
 
-    /** Asks the pages, one after another: those that are looked at first, then the latest. @param {TokenReason} reason */
+    /** @param {Tab} tab */
+    offered(tab) {
+        this.bringer = tab.id;
+        if (this.started) this.core?.offered();
+    }
+
+    /** Asks the pages, one after another: who has brought one, those that are looked at, then the latest. What was refused is
+     *  taken again only if nobody has another. @param {TokenReason} reason */
     async token(reason) {
-        const order = [...this.tabs.values()].sort((a, b) => Number(b.visible) - Number(a.visible) || b.at - a.at);
+        const rank = (/** @type {Tab} */ tab) => (tab.id === this.bringer ? 2 : Number(tab.visible));
+        const order = [...this.tabs.values()].sort((a, b) => rank(b) - rank(a) || b.at - a.at);
         /** @type {unknown} */
         let why = new Error('there is no page');
+        let refused;
+        this.bringer = '';
         for (const tab of order) {
             try {
-                if (this.tabs.has(tab.id)) return await this.askTab(tab, reason);
+                if (!this.tabs.has(tab.id)) continue;
+                const token = await this.askTab(tab, reason);
+                if (reason !== 'refused' || token !== this.given) return (this.given = token);
+                refused = token;
             } catch (e) {
                 why = e;
             }
         }
+        if (refused) return refused;
         throw why;
     }
 
@@ -358,11 +377,11 @@ export function hold(locks, name) {
     });
 }
 
-/** Ids of the pages of a key that hold their locks. @param {any} locks @param {string} key */
+/** Ids of the pages of a key that hold their locks; not of another key that begins like it. @param {any} locks @param {string} key */
 export async function livingTabs(locks, key) {
     const prefix = lockOfTab(key), { held } = await locks.query();
     return held.map((/** @type {any} */ l) => l.name).filter((/** @type {string} */ n) => n.startsWith(prefix))
-        .map((/** @type {string} */ n) => n.slice(prefix.length));
+        .map((/** @type {string} */ n) => n.slice(prefix.length)).filter((/** @type {string} */ id) => !id.includes(':'));
 }
 
 /** Calls back when a page has gone. @param {any} locks @param {string} key @param {string} id @param {AbortSignal} signal

@@ -18,6 +18,7 @@ const WORKER_MS = 10_000; // that a worker may take to answer
 const FRESH_MS = 5_000; // that the token which connect() has asked for is used itself
 const WORKER_DEATHS = 3; // after which there is none any more
 const FAREWELL_MS = 3_000; // that a leader waits for the others to close as well
+const KNOCK_MS = 2_000, KNOCK_MAX_MS = 60_000; // between attempts to be heard by a leader
 const WORKING_MAX = 1_000; // durable events whose callbacks run, or have failed
 
 /**
@@ -53,6 +54,8 @@ export class Link {
         /** @type {Map<number, (info: any) => void>} */
         this.asks = new Map();
         this.lastAsk = 0;
+        /** The last token that was. @type {unknown} */
+        this.given = undefined;
         this.isOver = false;
         /** @type {Hub | null} */
         this.hub = null; /* one that lives here */
@@ -135,23 +138,30 @@ export class Link {
      *  or dies again and again, by a leader. @param {any} port */
     awaitDeath(port) {
         const { env, o } = this;
-        env.locks.request(lockOfHub(o.key, 'worker'), { mode: 'shared', signal: this.end.signal }, async () => {}).then(async () => {
+        const replace = async () => {
             if (this.isOver) return;
             port.onmessage = null;
             this.send = null;
             this.setState('connecting', { code: 1006, reason: 'the worker is gone' });
             if (++this.deaths < WORKER_DEATHS && (await this.viaWorker())) return;
-            if (!this.isOver) this.viaLeader();
-        }).catch(() => {}); /* aborted */
+            if (!this.isOver) env.channel ? this.viaLeader() : this.viaSocket();
+        };
+        env.locks.request(lockOfHub(o.key, 'worker'), { mode: 'shared', signal: this.end.signal }, async () => {})
+            .then(() => replace().catch(env.report), () => {}); /* aborted */
     }
 
     viaLeader() {
         const { env, o } = this, channel = /** @type {any} */ (env.channel);
         const mine = channel(channelTo(o.key, this.id)), hubs = channel(channelTo(o.key));
+        /* What is said while nobody leads, or before a new leader listens, is lost: until it is heard it is said again. */
+        const knock = (ms = KNOCK_MS) => {
+            this.attach();
+            this.timers.after('knock', ms, () => knock(Math.min(2 * ms, KNOCK_MAX_MS)));
+        };
         mine.onmessage = (/** @type {any} */ e) => {
             if (this.hub) return; /* what the former leader had still said was resumed */
             if (e.data.t !== 'leader') this.receive(e.data);
-            else if (e.data.hub !== this.hubId) this.attach();
+            else if (e.data.hub !== this.hubId) knock();
         };
         this.send = m => hubs.postMessage(m);
         /* A leader that hangs keeps nobody from listening already. */
@@ -169,7 +179,7 @@ export class Link {
             stands.abort();
             if (frozen || this.isOver) return;
             stand();
-            this.attach();
+            knock();
         });
         this.end.signal.addEventListener('abort', () => {
             stands.abort();
@@ -177,7 +187,7 @@ export class Link {
             mine.close();
             hubs.close();
         });
-        this.attach();
+        knock();
         stand();
     }
 
@@ -288,6 +298,7 @@ export class Link {
 
     /** @param {Message} m */
     welcomed(m) {
+        this.timers.cancel('knock');
         this.hubId = m.hub;
         this.mode = m.mode;
         this.setMark(m.mark);
@@ -308,6 +319,17 @@ export class Link {
         this.state = state;
         this.why = why;
         if (was !== state || state === 'waiting') for (const h of [...this.handles]) h.tell(h.onStates, state, why);
+        this.offer();
+    }
+
+    /** Who brings a token need not wait for what became of others. */
+    offer() {
+        if (this.state === 'waiting' && [...this.handles].some(h => this.isNew(h))) this.post({ t: 'offer' });
+    }
+
+    /** Whether it has the token that connect() has asked for, and nobody has tried. @param {Handle} h */
+    isNew(h) {
+        return h.first !== undefined && h.first !== this.given && this.env.now() - h.since <= FRESH_MS;
     }
 
     /** @param {(...args: any[]) => any} f @param {any[]} args */
@@ -432,22 +454,25 @@ export class Link {
         this.post({ t: 'token', ask: m.ask, ...answer });
     }
 
-    /** The latest handle's, else another's; nothing when there is a cookie. @param {TokenReason} reason */
+    /** The latest handle's, else another's; nothing when there is a cookie. What was refused is given again only if there is no
+     *  other. @param {TokenReason} reason */
     async token(reason) {
-        const given = [...this.handles].reverse().filter(h => h.source !== undefined);
+        const sources = [...this.handles].reverse().filter(h => h.source !== undefined);
         /** @type {unknown} */
-        let why = null;
-        for (const h of given) {
-            const fresh = reason === 'connect' && this.env.now() - h.since <= FRESH_MS && h.first;
+        let why = null, refused;
+        for (const h of sources) {
+            const fresh = reason !== 'renew' && this.isNew(h) && h.first;
             h.first = undefined;
             try {
                 const token = fresh || (typeof h.source === 'function' ? await h.source(reason) : h.source);
-                if (token) return token;
-                why = new Error('nobody is signed in');
+                if (token && (reason !== 'refused' || token !== this.given)) return (this.given = token);
+                if (token) refused = token;
+                else why = new Error('nobody is signed in');
             } catch (e) {
                 why = e;
             }
         }
+        if (refused) return refused;
         if (why) throw why;
         return undefined;
     }

@@ -52,15 +52,15 @@ const EMPTY = { data: undefined, etag: undefined, error: null };
 
 export function useLive(path) {
     const c = useProvost();
-    const [live, setLive] = useState({ path, ...EMPTY });
+    const [live, setLive] = useState({ c, path, ...EMPTY });
     useEffect(() => {
         if (!c || path == null) return undefined;
-        return c.subscribe(path, (data, { etag }) => setLive({ path, data, etag, error: null }), {
-            onError: error => setLive(was => ({ ...(was.path === path ? was : { path, ...EMPTY }), error })),
+        return c.subscribe(path, (data, { etag }) => setLive({ c, path, data, etag, error: null }), {
+            onError: error => setLive(was => ({ ...(was.c === c && was.path === path ? was : { c, path, ...EMPTY }), error })),
         });
     }, [c, path]);
-    /* What was of another path is not shown for this one, not even until the effect has run. */
-    const { data, etag, error } = live.path === path ? live : EMPTY;
+    /* What was of another path, or of another user, is not shown for this one, not even until the effect has run. */
+    const { data, etag, error } = live.c === c && live.path === path ? live : EMPTY;
     return { data, etag, error };
 }
 
@@ -73,10 +73,10 @@ export function useEvent(room, name, cb) {
         if (!c || room == null) return undefined;
         const stop = c.on(room, name, (data, event) => {
             if (latest.current) return latest.current(data, event);
-            setLast({ room, name, data, event });
+            setLast({ c, room, name, data, event });
             return undefined;
         });
         return stop;
     }, [c, room, name]);
-    return last && last.room === room && last.name === name ? { data: last.data, event: last.event } : null;
+    return last && last.c === c && last.room === room && last.name === name ? { data: last.data, event: last.event } : null;
 }

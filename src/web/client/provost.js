@@ -164,7 +164,7 @@ export function makeConnect(env) {
 
     /** @param {any} token @param {Options} options */
     async function subjectOf(token, options) {
-        if (options.subject !== undefined) return String(options.subject);
+        if (options.subject !== undefined && options.subject !== null) return String(options.subject);
         if (token === undefined) return 'cookie';
         const { sub } = claimsOf(token);
         if (sub !== undefined) return sub;
@@ -183,7 +183,7 @@ export function makeConnect(env) {
         const first = await firstToken(options.token, patience);
         const subject = await subjectOf(first, options);
         const sub = claimsOf(first).sub;
-        const own = options.subject === undefined && sub === undefined && first !== undefined && !env.digest;
+        const own = options.subject == null && sub === undefined && first !== undefined && !env.digest;
         const share = options.share !== false && !own;
         const worker = options.worker !== false;
         const key = `${url.href} ${subject}`, kind = `${share} ${worker} ${key}`;
@@ -197,6 +197,7 @@ export function makeConnect(env) {
         const handle = new Handle(link, options.token ?? undefined, first);
         link.add(handle);
         await link.ready;
+        link.offer();
         return handle;
     };
 }

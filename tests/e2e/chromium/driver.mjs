@@ -6,7 +6,7 @@
 // `keep` names the result for later calls; {"$": NAME} in args is what was kept. What pages and workers say that
 // nobody asked for comes as {"said": KIND, "by": NAME, "text": ...}.
 import { createInterface } from 'node:readline'
-import { chromium } from 'playwright-core'
+import { chromium } from '#browser'
 
 const kept = new Map([['chromium', chromium]])
 const put = line => process.stdout.write(JSON.stringify(line) + '\n')
@@ -43,12 +43,13 @@ async function hearWorkers(name, browser) {
 async function call({ on, method, args, keep }) {
   const path = method.split('.')
   const last = path.pop()
-  const owner = path.reduce((object, key) => object[key], kept.get(on))
+  const owner = path.reduce((object, key) => object?.[key], kept.get(on))
+  if (typeof owner?.[last] !== 'function') throw new Error(`there is no ${method} here`)
   const value = await owner[last](...args.map(arg => arg?.$ ? kept.get(arg.$) : arg))
   if (!keep) return value
   kept.set(keep, value)
   if (last === 'newPage') hear(keep, value)
-  if (last === 'launch') await hearWorkers(keep, value)
+  if (last === 'launch' && value.newBrowserCDPSession) await hearWorkers(keep, value)
   return null
 }
 
