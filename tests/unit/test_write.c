@@ -505,6 +505,8 @@ static bool is_known(struct asked *a)
 	WAIT_UNTIL(
 	    pg_sessions("count(*) FILTER (WHERE state <> 'idle' OR wait_event_type IS NULL)") == 0);
 	pg_ask("TRUNCATE test_write.item CASCADE");
+	struct pool_stats s;
+	WAIT_UNTIL((pool_stats(pool, &s), s.idle == 1));
 	return false;
 }
 
