@@ -2,14 +2,11 @@
  * What was published, on its way to the hub: each interleaving of the listener's thread and the
  * courier's as it is wanted, hence without the courier's, whose turns the test takes.
  */
-#include <check.h>
 #include <openssl/hmac.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
 
 #include "../../src/courier/courier_impl.h"
-#include "provost/auth.h"
+#include "hub_fixture.h"
+
 #include "provost/change.h"
 
 static const struct hub_options OPTIONS = {.max_clients = 100,
@@ -22,42 +19,20 @@ static const struct hub_options OPTIONS = {.max_clients = 100,
                                            .resume_window_ms = 60000,
                                            .refresh_interval_ms = 1000};
 static const unsigned char KEY[EVENT_KEY_LEN] = "a key";
-static struct auth *auth;
 static struct hub *hub;
 static struct courier *courier;
 static int client;
 
 /* Somebody is there, so that what is published goes somewhere. */
-static void adopt_somebody(void)
-{
-	struct identity *i = NULL;
-	const char *reason;
-	int pair[2];
-
-	ck_assert_int_eq(auth_identify(auth, &(struct credentials){0}, time(NULL), &i, &reason), 0);
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	ck_assert_int_eq(hub_reserve(hub, i), 0);
-	ck_assert_int_eq(hub_adopt(hub, &(struct hub_socket){.fd = pair[0], .identity = i}), 0);
-	client = pair[1];
-}
-
 static void setup(void)
 {
-	struct auth_options o;
-	_cleanup_errors_ struct errors *errs = errors_new();
-
-	auth = auth_new();
-	auth_options_init(&o);
-	o.mode = AUTH_NONE;
-	ck_assert_int_eq(auth_configure(auth, &o, errs, NULL), 0);
-	auth_options_done(&o);
+	setup_auth();
 	hub = hub_new(&OPTIONS, auth, NULL);
 	courier = courier_new(
 	    &(struct courier_options){.url = (char[]){""}, .outbox_age_ms = 60000}, hub);
 	ck_assert_int_eq(hub_start(hub), 0);
-	adopt_somebody();
-	while (!hub_has_audience(hub))
-		sched_yield();
+	client = adopt(hub);
+	WAIT_UNTIL(hub_has_audience(hub));
 }
 
 static void teardown(void)
@@ -66,7 +41,7 @@ static void teardown(void)
 	close(client);
 	courier_free(&courier);
 	hub_free(&hub);
-	auth_free(&auth);
+	teardown_auth();
 }
 
 /* As the listener hears it. */

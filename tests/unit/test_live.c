@@ -114,7 +114,7 @@ static struct catalog *load(void)
 	struct catalog *c = catalog_load(dir, errs);
 	remove_files(dir);
 	ck_assert_msg(c, "%s", errors_text(errs, 0));
-	int r = engine_describe(c, getenv("PROVOST_TEST_APP_DSN"), true, -1, clock_us() + 30000000,
+	int r = engine_describe(c, getenv("PROVOST_TEST_APP_DSN"), true, -1, clock_us() + 60000000,
 	                        errs);
 	ck_assert_msg(r == 0, "%s", errors_text(errs, 0));
 	for (size_t i = 0; i < c->endpoints; i++)
