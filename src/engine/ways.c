@@ -16,7 +16,8 @@ void ways_done(struct ways *w)
 /* $1: relations; $2: functions. */
 static const char LOOK[] =
     /* clang-format off */
-    "/* provost */ SELECT c.oid, false, " SQL_MEANING_OF_RELATION ","
+    "/* provost */ -- Whether changes of tables are told: what endpoints read through.\n"
+    "SELECT c.oid, false, " SQL_MEANING_OF_RELATION ","
     " concat_ws(' ', c.xmin, (SELECT string_agg(concat_ws(' ', w.oid, w.xmin), ' ' ORDER BY w.oid)"
     "  FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid), (SELECT string_agg("
     "  concat_ws(' ', y.oid, y.xmin), ' ' ORDER BY y.oid) FROM pg_catalog.pg_policy y"
