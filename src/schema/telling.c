@@ -283,7 +283,8 @@ static void install_function(const struct telling *t, const char *source, struct
 	         "    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS ",
 	         t->function);
 	add_body(b, source);
-	buf_addf(b, ";\nREVOKE ALL ON FUNCTION provost.%s() FROM %s;\n", t->function, t->strangers);
+	buf_addf(b, ";\nREVOKE ALL ON FUNCTION provost.%s() FROM %s CASCADE;\n", t->function,
+	         t->strangers);
 	buf_addf(b, "COMMENT ON FUNCTION provost.%s() IS ", t->function);
 	add_literal(b, comment);
 	buf_adds(b, ";\n");
