@@ -104,6 +104,15 @@ struct dependency {
 	pg_oid oid;   /* the table's */
 };
 
+/* What tables were found through, and may be replaced: a view, a table with its policies, or a
+ * function. */
+struct way {
+	pg_oid oid;
+	bool routine; /* a function */
+	char *name;
+	uint64_t digest; /* of what it means, as engine/ways has it */
+};
+
 /* One piece of a route: literal text (decoded) or a parameter's name. */
 struct segment {
 	char *text;
@@ -130,14 +139,16 @@ struct endpoint {
 	struct freshness freshness; /* in force: set by the catalogue's loader from all sources */
 	struct dependency *dependency; /* all of them, once described */
 	size_t dependencies;
+	struct way *way; /* through which they were found */
+	size_t ways;
 	char *opaque; /* why the dependencies are not all known: neither cached nor collapsed; NULL:
 	                 they are */
-	atomic_bool
-	    uncovered; /* changes of one of its tables are not told: as opaque, while it lasts.
-	                  The one field that changes once it is served (coverage.h) */
-	uint64_t fingerprint; /* of the file's text and, once described, of all else an answer's
-	                         meaning depends on */
-	char *key_prefix;     /* key.h */
+	atomic_bool uncovered; /* changes of one of its tables are not told, or a way is another
+	                          than it was loaded with: as opaque, while it lasts. The one field
+	                          that changes once it is served (coverage.h) */
+	uint64_t fingerprint;  /* of the file's text and, once described, of all else an answer's
+	                          meaning depends on */
+	char *key_prefix;      /* key.h */
 	size_t key_prefix_len;
 	int64_t timeout_ms; /* -1: the configured statement_timeout */
 	unsigned route_line, sql_line;

@@ -6,7 +6,7 @@
 int command_schema_print(const struct command_line *l)
 {
 	(void)l;
-	fputs(schema_sql, stdout);
+	schema_print(stdout);
 	return 0;
 }
 

@@ -156,6 +156,9 @@ void endpoint_free(struct endpoint **ep)
 	free(e->param);
 	free(e->depend);
 	free(e->dependency);
+	for (size_t i = 0; i < e->ways; i++)
+		free(e->way[i].name);
+	free(e->way);
 	free(e->opaque);
 	free(e->key_prefix);
 	strlist_done(&e->roles);

@@ -11,6 +11,7 @@
 #include "provost/conn.h"
 #include "provost/log.h"
 #include "provost/tags.h"
+#include "ways.h"
 
 /* The topmost table of a tree, as it was seen. */
 struct table {
@@ -29,7 +30,8 @@ struct tables {
 struct coverage {
 	struct generations *generations;
 	struct tables seen;
-	char *refusal; /* why the last look was in vain, or NULL */
+	struct ways ways; /* likewise */
+	char *refusal;    /* why the last look was in vain, or NULL */
 };
 
 static void tables_done(struct tables *l)
@@ -55,6 +57,7 @@ void coverage_free(struct coverage **vp)
 	if (!v)
 		return;
 	tables_done(&v->seen);
+	ways_done(&v->ways);
 	free(v->refusal);
 	free(v);
 }
@@ -107,6 +110,14 @@ static void add_row(struct tables *l, const PGresult *r, int i)
 	    xasprintf("%s %s", PQgetvalue(r, i, COVERAGE_NAME), PQgetvalue(r, i, COVERAGE_WHY));
 }
 
+/* What PostgreSQL says instead of an answer. */
+static char *words_of(const struct pg_result *refusal)
+{
+	const char *message =
+	    PQresultErrorField((const PGresult *)refusal, PG_DIAG_MESSAGE_PRIMARY);
+	return xstrdup(message ? message : "no reason given");
+}
+
 /* `*ret_refusal`: with -EIO, what PostgreSQL says. */
 static int look(struct conn *conn, const struct catalog *c, uint64_t deadline_us,
                 struct tables *ret, char **ret_refusal)
@@ -117,8 +128,7 @@ static int look(struct conn *conn, const struct catalog *c, uint64_t deadline_us
 		return r == -ECANCELED ? r : -ENOTCONN;
 	const PGresult *rows = (const PGresult *)result;
 	if (*conn_sqlstate(result)) {
-		const char *message = PQresultErrorField(rows, PG_DIAG_MESSAGE_PRIMARY);
-		*ret_refusal = xstrdup(message ? message : "no reason given");
+		*ret_refusal = words_of(result);
 		return -EIO;
 	}
 	for (int i = 0; i < PQntuples(rows); i++)
@@ -126,6 +136,20 @@ static int look(struct conn *conn, const struct catalog *c, uint64_t deadline_us
 	if (ret->n)
 		qsort(ret->table, ret->n, sizeof *ret->table, by_oid);
 	return 0;
+}
+
+/* As look. */
+static int look_at_ways(struct conn *conn, const struct catalog *c, uint64_t deadline_us,
+                        struct ways *ret, char **ret_refusal)
+{
+	_cleanup_result_ struct pg_result *refusal = NULL;
+	int r = ways_look(conn, c, deadline_us, ret, &refusal);
+	if (r < 0)
+		return r == -ECANCELED ? r : -ENOTCONN;
+	if (!refusal)
+		return 0;
+	*ret_refusal = words_of(refusal);
+	return -EIO;
 }
 
 /* ---- what follows -------------------------------------------------------------------- */
@@ -167,18 +191,38 @@ static void compare(struct coverage *v, const struct catalog *c, struct tables *
 	}
 }
 
-/* Raises before it clears: who sees the endpoint covered sees its entries as old. */
-static void apply(struct coverage *v, struct endpoint *e, const struct tables *now)
+/* Whether its ways are those that it was loaded with. Where they are not, other tables may matter
+ * than are known, until it is loaded again. */
+static bool check_ways(struct coverage *v, const struct endpoint *e, const struct ways *now,
+                       bool changed)
 {
-	bool covered = true, changed = false;
+	const struct way *other = ways_replaced(now, e);
+	if (other && changed && !v->refusal)
+		log_warn("endpoint: neither cached nor collapsed until a reload: what it reads "
+		         "through is another",
+		         LOGS("endpoint", e->name), LOGS("replaced", other->name),
+		         LOGS("help", "run provost reload"));
+	return !other;
+}
+
+/* Raises before it clears: who sees the endpoint covered sees its entries as old. But what was read
+ * through other ways than it was loaded with is raised once no more of it is stored. */
+static void apply(struct coverage *v, struct endpoint *e, const struct tables *now,
+                  const struct ways *ways)
+{
+	bool anew = ways_changed(&v->ways, ways, e);
+	bool covered = check_ways(v, e, ways, anew), changed = anew;
 	for (size_t i = 0; i < e->dependencies; i++) {
 		const struct table *t = find(now, e->dependency[i].oid);
 		covered = covered && t && !t->why;
 		changed = changed || !t || t->changed;
 	}
-	if (covered && changed)
+	if (!covered)
+		atomic_store(&e->uncovered, true);
+	if (anew || (covered && changed))
 		tags_raise_endpoint(v->generations, e->name);
-	atomic_store(&e->uncovered, !covered);
+	if (covered)
+		atomic_store(&e->uncovered, false);
 }
 
 /* Also by the table: an endpoint that a reload has taken away may come back with the next. */
@@ -191,22 +235,30 @@ static void raise_tables(struct coverage *v, const struct catalog *c, const stru
 	}
 }
 
-static void apply_all(struct coverage *v, struct catalog *c, struct tables *now)
+static void apply_all(struct coverage *v, struct catalog *c, struct tables *now, struct ways *ways)
 {
 	raise_tables(v, c, now);
-	for (size_t i = 0; i < c->endpoints; i++)
-		if (c->endpoint[i]->dependencies > 0 && !c->endpoint[i]->opaque)
-			apply(v, c->endpoint[i], now);
+	for (size_t i = 0; i < c->endpoints; i++) {
+		struct endpoint *e = c->endpoint[i];
+		if (e->dependencies + e->ways > 0 && !e->opaque)
+			apply(v, e, now, ways);
+	}
 	tables_done(&v->seen);
+	ways_done(&v->ways);
 	v->seen = *now;
+	v->ways = *ways;
 	*now = (struct tables){0};
+	*ways = (struct ways){0};
 }
 
 int coverage_look(struct coverage *v, struct catalog *c, struct conn *conn, uint64_t deadline_us)
 {
 	_cleanup_tables_ struct tables now = {0};
+	_cleanup_ways_ struct ways ways = {0};
 	_cleanup_free_ char *refusal = NULL;
 	int r = look(conn, c, deadline_us, &now, &refusal);
+	if (r == 0)
+		r = look_at_ways(conn, c, deadline_us, &ways, &refusal);
 	if (r < 0 && r != -EIO)
 		return r;
 	if (r == -EIO && !(v->refusal && !strcmp(v->refusal, refusal)))
@@ -217,7 +269,7 @@ int coverage_look(struct coverage *v, struct catalog *c, struct conn *conn, uint
 	v->refusal = refusal;
 	refusal = NULL;
 	compare(v, c, &now);
-	apply_all(v, c, &now);
+	apply_all(v, c, &now, &ways);
 	return r;
 }
 

@@ -404,6 +404,8 @@ static void mix_fingerprint(struct endpoint *e, const PGresult *columns, const s
 	/* Another table of the same name is another table. */
 	for (size_t i = 0; i < d->tables; i++)
 		buf_addf(&b, "%u ", d->table[i].oid);
+	for (size_t i = 0; i < d->ways; i++)
+		buf_addf(&b, "%u %llx ", d->way[i].oid, (unsigned long long)d->way[i].digest);
 	for (size_t i = 0; i < r->n; i++)
 		buf_addf(&b, "%u ", r->named[i].oid);
 	for (size_t i = 0; i < e->dependencies; i++) {
@@ -448,6 +450,10 @@ int dependencies_find(struct conn *c, struct endpoint *e, const struct pg_result
 	mix_fingerprint(e, (const PGresult *)columns, &d, &r);
 	if (!d.failure)
 		warn_of_needless(e, &d, &r);
+	e->way = d.way;
+	e->ways = d.ways;
+	d.way = NULL;
+	d.ways = 0;
 	if (e->opaque && !e->cache.off)
 		log_warn("endpoint: neither cached nor collapsed", LOGS("endpoint", e->name),
 		         LOGS("reason", e->opaque));

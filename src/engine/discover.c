@@ -2,8 +2,10 @@
 
 #include <libpq-fe.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "provost/buf.h"
+#include "ways.h"
 
 /* ---- the statement as a function's body ---------------------------------------------- */
 
@@ -79,7 +81,8 @@ static char *function_text(const struct stmt *s)
 	" 'schema_to_xml_and_xmlschema', 'table_to_xml', 'table_to_xml_and_xmlschema',"            \
 	" 'ts_rewrite', 'ts_stat'"
 
-/* One row per table, opaque function, and hash: what, oid, name, whether it is PostgreSQL's own.
+/* One row per table, opaque function, way, and hash: what, oid, name, whether it is PostgreSQL's
+ * own, and of a way what it means.
  *
  * `reached` begins with the temporary function. Of functions, operators, rules, policies and
  * constraints everything they depend on is reached; of views the rule, of tables the policies; of
@@ -187,19 +190,30 @@ static const char WALK[] =
     " SELECT p.prosrc FROM reached r JOIN pg_catalog.pg_proc p ON p.oid = r.objid"
     " WHERE r.classid = 'pg_catalog.pg_proc'::regclass"
     ")"
-    " SELECT 'table', c.oid, " SQL_TAG_NAME ", " SQL_IS_SYSTEM
+    " SELECT 'table', c.oid, " SQL_TAG_NAME ", " SQL_IS_SYSTEM ", ''"
     " FROM (SELECT DISTINCT oid FROM root) root"
     " JOIN pg_catalog.pg_class c ON c.oid = root.oid"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " UNION ALL"
-    " SELECT 'function', o.oid, o.oid::regprocedure::text, false FROM opaque o"
+    " SELECT 'function', o.oid, o.oid::regprocedure::text, false, '' FROM opaque o"
     " UNION ALL"
-    " SELECT 'publish', p.oid, '', false FROM reached r JOIN pg_catalog.pg_proc p ON p.oid = r.objid"
+    " SELECT 'publish', p.oid, '', false, '' FROM reached r JOIN pg_catalog.pg_proc p ON p.oid = r.objid"
     " JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
     " WHERE r.classid = 'pg_catalog.pg_proc'::regclass"
     " AND n.nspname = 'provost' AND p.proname = 'publish'"
     " UNION ALL"
-    " SELECT 'meaning', 0, md5(string_agg(md5(text), '' ORDER BY md5(text))), false FROM meaning"
+    " SELECT 'relation', c.oid, c.oid::regclass::text, false, " SQL_MEANING_OF_RELATION
+    " FROM reached r JOIN pg_catalog.pg_class c ON c.oid = r.objid"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE r.classid = 'pg_catalog.pg_class'::regclass"
+    " AND c.relkind IN ('r', 'p', 'f', 'v') AND NOT " SQL_IS_SYSTEM
+    " UNION ALL"
+    " SELECT 'routine', p.oid, p.oid::regprocedure::text, false, " SQL_MEANING_OF_ROUTINE
+    " FROM reached r JOIN pg_catalog.pg_proc p ON p.oid = r.objid"
+    " WHERE r.classid = 'pg_catalog.pg_proc'::regclass"
+    " AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, pg_my_temp_schema())"
+    " UNION ALL"
+    " SELECT 'meaning', 0, md5(string_agg(md5(text), '' ORDER BY md5(text))), false, '' FROM meaning"
     " ORDER BY 1, 2";
 /* clang-format on */
 
@@ -213,11 +227,25 @@ static void add_table(struct discovered *d, const PGresult *r, int i)
 	};
 }
 
+static void add_way(struct discovered *d, const PGresult *r, int i, bool routine)
+{
+	const char *digest = PQgetvalue(r, i, 4);
+	d->way = xrealloc(d->way, d->ways + 1, sizeof *d->way);
+	d->way[d->ways++] = (struct way){
+	    .oid = (pg_oid)strtoul(PQgetvalue(r, i, 1), NULL, 10),
+	    .routine = routine,
+	    .name = xstrdup(PQgetvalue(r, i, 2)),
+	    .digest = XXH3_64bits(digest, strlen(digest)),
+	};
+}
+
 static void add_row(struct discovered *d, const PGresult *r, int i)
 {
 	const char *what = PQgetvalue(r, i, 0), *name = PQgetvalue(r, i, 2);
 	if (!strcmp(what, "table")) {
 		add_table(d, r, i);
+	} else if (!strcmp(what, "relation") || !strcmp(what, "routine")) {
+		add_way(d, r, i, !strcmp(what, "routine"));
 	} else if (!strcmp(what, "function")) {
 		strlist_add(&d->opaque, name, strlen(name));
 	} else if (!strcmp(what, "publish")) {
@@ -306,6 +334,9 @@ void discovered_done(struct discovered *d)
 	for (size_t i = 0; i < d->tables; i++)
 		free(d->table[i].name);
 	free(d->table);
+	for (size_t i = 0; i < d->ways; i++)
+		free(d->way[i].name);
+	free(d->way);
 	free(d->failure);
 	strlist_done(&d->opaque);
 	*d = (struct discovered){0};

@@ -9,6 +9,7 @@
 #define PROVOST_ENGINE_DISCOVER_H
 
 #include "provost/conn.h"
+#include "provost/endpoint.h"
 #include "provost/strlist.h"
 
 struct discovered_table {
@@ -21,6 +22,8 @@ struct discovered {
 	char *failure; /* why nothing is known, as a sentence that tells what to do; or NULL */
 	struct discovered_table *table; /* each once */
 	size_t tables;
+	struct way *way; /* each once */
+	size_t ways;
 	struct strlist opaque; /* functions that may read what PostgreSQL does not know of */
 	uint64_t meaning;      /* a hash of everything that the tables were found through */
 	bool publishes;        /* it calls provost.publish */

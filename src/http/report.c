@@ -195,10 +195,9 @@ static void put_endpoints(struct report *r, const struct catalog *catalog)
 		if (e->opaque)
 			put_text(r, o, "reason", e->opaque);
 		else if (!endpoint_is_collapsed(e))
-			put_text(
-			    r, o, "reason",
-			    "changes of one of its tables are not told: the log says of which, "
-			    "and why");
+			put_text(r, o, "reason",
+			         "changes of one of its tables are not told, or what it reads "
+			         "through has been replaced: the log says of which, and why");
 	}
 }
 

@@ -6,6 +6,8 @@
 
 #include "admin.h"
 
+extern const char schema_sql[];
+
 /* Two installations at once would both create what neither sees. The number is any that nobody else
  * uses. */
 static const char BEGIN[] = "/* provost */ BEGIN READ WRITE;"
@@ -58,6 +60,7 @@ static const char WRITERS[] =
     " AND g.grantee NOT IN (SELECT oid FROM pg_roles WHERE rolsuper) GROUP BY g.grantee ORDER BY 1";
 
 #define COMMENT_PREFIX "Provost, version "
+#define COMMENT        "COMMENT ON SCHEMA provost IS '" COMMENT_PREFIX "%d'"
 
 /* -1: nothing is there; -EINVAL with an error. */
 static int version_there(const PGresult *r, int *ret, struct errors *errs)
@@ -119,8 +122,7 @@ static void warn_of_writers(const PGresult *found)
 
 static int install(struct admin *a, int *ret_before, struct errors *errs)
 {
-	_cleanup_free_ char *comment =
-	    xasprintf("COMMENT ON SCHEMA provost IS '%s%d'", COMMENT_PREFIX, SCHEMA_VERSION);
+	_cleanup_free_ char *comment = xasprintf(COMMENT, SCHEMA_VERSION);
 	_cleanup_pgresult_ PGresult *found = NULL, *writers = NULL;
 	int r;
 
@@ -146,6 +148,11 @@ static int install(struct admin *a, int *ret_before, struct errors *errs)
 	if (r == 0)
 		warn_of_writers(writers);
 	return r;
+}
+
+void schema_print(FILE *to)
+{
+	fprintf(to, "%s\n" COMMENT ";\n", schema_sql, SCHEMA_VERSION);
 }
 
 int schema_install(struct admin *a, int *ret_before, struct errors *errs)

@@ -13,8 +13,8 @@ enum { SCHEMA_VERSION = 3 };
 
 struct admin;
 
-extern const char schema_sql[];
-
+/* What installing runs. */
+void schema_print(FILE *to);
 /* Installs the schema, brings an earlier one up to date, or repairs this version's, in one
  * transaction. `*ret_before`: the version that was there, -1 for none. -EINVAL with an error, and
  * nothing changed: also where the schema, or something in it, is another role's (superusers aside),

@@ -278,6 +278,11 @@ LOOP
     EXECUTE command;
 END LOOP;
 
+-- Made anew it goes on behind what is kept.
+IF 'event_id' = ANY (missing) THEN
+    PERFORM setval('provost.event_id', max(id)) FROM provost.outbox;
+END IF;
+
 IF NOT EXISTS (SELECT FROM provost.event_key) THEN
     PERFORM provost.renew_event_key();
 END IF;

@@ -67,6 +67,13 @@ static void look_at_failed(struct hub *h)
 	}
 }
 
+/* What was begun then, and has just ended, has had its share of the hub's time until then. */
+static uint64_t rest_until(uint64_t begun_us)
+{
+	uint64_t now_us = clock_us();
+	return now_us + (now_us - begun_us) * (SWEEP_SHARE - 1);
+}
+
 static void sweep(struct hub *h)
 {
 	struct topics *x = h->topics;
@@ -75,8 +82,8 @@ static void sweep(struct hub *h)
 	x->raises = live_raises(x->live);
 	look_at_settled(h);
 	look_at_failed(h);
-	uint64_t end = clock_us(), took = end - begun;
-	x->rest_us = end + took * (SWEEP_SHARE - 1);
+	uint64_t took = clock_us() - begun;
+	x->rest_us = rest_until(begun);
 	COUNT(h, sweeps, 1);
 	atomic_store_explicit(&h->figures.sweep_us, took, memory_order_relaxed);
 	if (took > atomic_load_explicit(&h->figures.sweep_us_max, memory_order_relaxed))
@@ -143,6 +150,7 @@ static void relieve(struct hub *h)
 static void look(struct hub *h)
 {
 	struct topics *x = h->topics;
+	uint64_t begun = clock_us();
 	x->looked_ms = h->now_ms;
 	if (live_raises(x->live) != x->raises && !x->sweep_us)
 		topics_raised(h);
@@ -150,12 +158,13 @@ static void look(struct hub *h)
 		names_each(&x->by_name, review_topic, h);
 	if (topics_forget_passed(h))
 		relieve(h);
+	x->look_rest_us = rest_until(begun);
 }
 
 static uint64_t look_due_us(const struct hub *h)
 {
 	int64_t interval_ms = MIN(h->options.refresh_interval_ms, (int64_t)LOOK_MS);
-	return (h->topics->looked_ms + (uint64_t)interval_ms) * 1000;
+	return MAX((h->topics->looked_ms + (uint64_t)interval_ms) * 1000, h->topics->look_rest_us);
 }
 
 static bool is_idle(const struct topics *x)

@@ -35,7 +35,7 @@ enum {
 	READS_REFRESH_MAX = 16, /* and for those who have something */
 	SETTLE_US = 2000,       /* from the last sign of a change to the sweep */
 	SETTLE_MAX_US = 20000,  /* and from the first */
-	SWEEP_SHARE = 10,       /* sweeps take so much of the hub's time at most: a tenth */
+	SWEEP_SHARE = 10, /* sweeps, and looks, take so much of the hub's time at most: a tenth */
 	RETRY_MIN_MS = 1000,
 	RETRY_MAX_MS = 30000,
 	CROWDED_MS = 20,       /* until a read that there was no room for is tried again */
@@ -118,6 +118,7 @@ struct topics {
 	uint64_t sweep_us,
 	    sweep_last_us;          /* when to sweep: as it is put off, and at the latest; 0 */
 	uint64_t rest_us;           /* not before */
+	uint64_t look_rest_us;      /* nor a look before this */
 	uint64_t looked_ms, raises; /* when, and what, live_raises was looked at */
 	size_t bytes;               /* of all messages */
 	struct topic_list orphans;  /* whose payer has left: others are to pay */

@@ -37,7 +37,8 @@ Server    one process of $PROVOST_BINARY (build/provost), a context manager
 Response  status, reason, headers [(name, value)], header(name), body (bytes), json(), version
 Connection  send(bytes), response(head=False) -> Response, closed(seconds) -> the peer has closed
 statements(dsn, own=False) -> {query: calls} of pg_stat_statements, without BEGIN, COMMIT, SET and, unless
-    own, without what begins with /* provost */; never the server's look at triggers, nor the listener's, which may come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
+    own, without what begins with /* provost */; never the server's look at triggers, nor the listener's and the courier's, which may
+    come at any time;  reset_statements(dsn);  calls(dsn) -> their sum
 wait_until(fn, seconds=5) -> fn()'s first true value; never sleep for a fixed time instead
 must(condition, what) -> an assertion whose failure is final; scripts/test runs other failures once more
 free_port() -> a port nobody listens on
@@ -257,9 +258,19 @@ def _query(dsn, text, *args):
             return cursor.fetchall()
 
 
+# What the courier says once a minute, and when its connection is new; it deletes in transactions.
+COURIER = re.compile(r"/\* provost \*/ (DELETE|SELECT) .*provost\.(outbox|event_key)", re.S)
+TRANSACTION = ("/* provost */ BEGIN READ WRITE", "/* provost */ COMMIT")
+
+
 def statements(dsn, own=False):
-    """How often each statement has run in that database, by its normalised text."""
-    return dict(_query(dsn, STATEMENTS, own))
+    """How often each statement has run in that database, by its normalised text. Of a transaction of the courier's that
+    has not ended there may be a part: whoever looks at what is the server's own asks until it is what it should be."""
+    found = dict(_query(dsn, STATEMENTS, own))
+    couriers = {query: calls for query, calls in found.items() if COURIER.match(query)}
+    deletions = sum(calls for query, calls in couriers.items() if COURIER.match(query)[1] == "DELETE")
+    rest = {query: calls - (deletions if query in TRANSACTION else 0) for query, calls in found.items() if query not in couriers}
+    return {query: calls for query, calls in rest.items() if calls > 0}
 
 
 def calls(dsn, own=False):

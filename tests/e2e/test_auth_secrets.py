@@ -1,6 +1,8 @@
 """What must not be seen is nowhere to be seen: logs, answers, the process's own files."""
 import pathlib
 import re
+import resource
+import signal
 import subprocess
 
 import pytest
@@ -66,6 +68,9 @@ def test_nowhere(world):
     server, issuer, keys, access = world
     callers = c.callers(issuer, keys)
     secrets = Secrets(issuer, keys, callers)
+    passwords = {re.search("://[^:]+:([^@]+)@", url)[1] for url in (server.owner_dsn, server.sections["database"]["url"])}
+    assert len(passwords) == 2 and min(map(len, passwords)) > PIECE
+    secrets.texts |= passwords
     for body in c.revocations(keys):
         server.request("POST", "/api/admin/revocations", c.admin_headers(issuer), body)
     for caller in callers:
@@ -105,3 +110,20 @@ def test_secrets_lie_in_pages_that_core_dumps_leave_out(world):
     """VmFlags `dd`: MADV_DONTDUMP."""
     maps = pathlib.Path(f"/proc/{world[0].pid}/smaps").read_text()
     assert len(re.findall(r"^VmFlags:.*\bdd\b", maps, re.M)) >= 2
+
+
+def cores_of(server):
+    """What a crash leaves in the server's folder."""
+    with server:
+        resource.prlimit(server.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        server.signal(signal.SIGABRT)
+        assert server.wait_exit() == -signal.SIGABRT
+    return [file.name for file in server.folder.glob("*core*")]
+
+
+def test_a_crash_leaves_no_core_dump(cluster, empty_database):
+    """With `mode = none` it does, where the machine is set up for it; and then with `mode = token` it does not."""
+    files = {"one.sql": "-- @route GET /api/one\nSELECT json_build_object('n', 1)"}
+    if not cores_of(Server(cluster, empty_database, endpoints=files, triggers=False)):
+        pytest.skip("no core dumps beside a process, or none of processes with a sanitizer, on this machine")
+    assert cores_of(Server(cluster, empty_database, endpoints=files, token=True, triggers=False)) == []

@@ -1,5 +1,6 @@
 """Answers that are stored: what makes two requests one, what an answer says of where it comes from, its tags and
 conditions, its encodings, and how it is invalidated."""
+import contextlib
 import itertools
 import re
 
@@ -89,6 +90,71 @@ def test_a_hit_runs_no_statement(cluster, db, server):
     after = report(server)
     assert after["hits"] == before["hits"] + 100 and after["misses"] == before["misses"]
     assert after["statements"] == before["statements"]
+
+
+def common(answer):
+    """What all hits of an entry have in common, in one coding."""
+    own = ("Date", "X-Request-Id", "Cache-Status", "Age")
+    return sorted(field for field in answer.headers if field[0] not in own)
+
+
+@pytest.mark.threads
+def test_hits_again_and_again(server):
+    """More of an answer is kept than its body, for those that are asked for again and again: not what is each one's own.
+    There are more entries than places for them."""
+    paths = [f"/api/items/{n}?page=5" for n in range(40)]
+    stored = {path: server.get(path).body for path in paths}
+    ids = set()
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(4)]
+        for turn, path in itertools.product(range(3), paths):
+            found = []
+            for n, connection in enumerate(connections):
+                own = f"X-Request-Id: of-{turn}.{n}\r\n" if n else ""
+                connection.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{own}\r\n".encode())
+            for n, connection in enumerate(connections):
+                answer = connection.response()
+                assert answer.status == 200 and is_hit(answer) and answer.body == stored[path]
+                if n:
+                    assert answer.header("X-Request-Id") == f"of-{turn}.{n}"
+                else:
+                    ids.add(answer.header("X-Request-Id"))
+                found.append(common(answer))
+            assert found.count(found[0]) == len(found), found
+    assert len(ids) == 3 * len(paths) and all(re.fullmatch("[0-9a-f]{16}", name) for name in ids)
+
+
+def test_hits_again_and_again_grow_older(server):
+    """Each tells its own age, and the time that is left."""
+    stored = server.get("/api/id")
+
+    def ages():
+        answer = server.get("/api/id")
+        assert is_hit(answer) and answer.body == stored.body
+        return int(answer.header("Age")), status(answer)["ttl"]
+    sums = set()
+    wait_until(lambda: sums.add(sum(ages())) or ages()[0] >= 2, 10, "it ages")
+    assert max(sums) - min(sums) <= 1, sums     # both are rounded down
+    invalidate(server, "tag=ids")
+    fresh = server.get("/api/id")
+    assert is_stored(fresh, "stale") and fresh.body != stored.body
+    for _ in range(8):
+        answer = server.get("/api/id")
+        assert is_hit(answer) and answer.body == fresh.body and answer.header("ETag") == fresh.header("ETag")
+
+
+@pytest.mark.parametrize("accept", ["gzip", "br"])
+def test_hits_again_and_again_in_several_codings(server, accept):
+    path = f"/api/large?n={next(fresh_numbers)}"
+    stored = server.get(path)
+    answers = {accept: encoded(server, path, accept), "identity": server.get(path, {"Accept-Encoding": "identity"})}
+    for coding in [accept, accept, accept, "identity", "identity", "identity", accept, "identity"] * 3:
+        answer = server.get(path, {"Accept-Encoding": coding})
+        assert common(answer) == common(answers[coding]) and plain(answer) == stored.body
+        known = server.get(path, {"Accept-Encoding": coding, "If-None-Match": answer.header("ETag")})
+        assert known.status == 304 and known.header("Content-Type") is None and is_hit(known)
+        head = server.head(path, {"Accept-Encoding": coding})
+        assert head.status == 200 and common(head) == common(answer) and is_hit(head)
 
 
 def test_ttl_and_age(server):

@@ -189,6 +189,85 @@ def test_a_table_that_was_dropped_and_made_anew_waits_for_a_reload(cluster, db):
         assert uncovered(server) == [] and server.get("/api/tag").json() == {"n": 1} and is_hit(server.get("/api/tag"))
 
 
+# What leads from an endpoint to its table: how it is made, how it is replaced while the server runs, and with what else
+# than the table's own rows it then has to do.
+WAYS = {
+    "view": ("CREATE VIEW {n}_way AS SELECT id FROM {n}",
+             "CREATE OR REPLACE VIEW {n}_way AS SELECT id FROM {n} UNION ALL SELECT 1 FROM other", "SELECT count(*) AS n FROM {n}_way"),
+    "view_anew": ("CREATE VIEW {n}_way AS SELECT id FROM {n}",
+                  "DROP VIEW {n}_way; CREATE VIEW {n}_way AS SELECT 1 FROM other", "SELECT count(*) AS n FROM {n}_way"),
+    "inner_view": ("CREATE VIEW {n}_in AS SELECT id FROM {n}; CREATE VIEW {n}_way AS SELECT id FROM {n}_in",
+                   "CREATE OR REPLACE VIEW {n}_in AS SELECT id FROM {n} UNION ALL SELECT 1 FROM other",
+                   "SELECT count(*) AS n FROM {n}_way"),
+    "routine": ("CREATE FUNCTION {n}_way() RETURNS bigint LANGUAGE sql STABLE RETURN (SELECT count(*) FROM {n})",
+                "CREATE OR REPLACE FUNCTION {n}_way() RETURNS bigint LANGUAGE sql STABLE RETURN (SELECT count(*) FROM other)",
+                "SELECT {n}_way() AS n"),
+    "immutable": ("CREATE FUNCTION {n}_way() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 0; END'",
+                  "CREATE OR REPLACE FUNCTION {n}_way() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 1; END'",
+                  "SELECT {n}_way() AS n"),
+    "policy": ("ALTER TABLE {n} ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {n} USING (id > 0)",
+               "CREATE POLICY q ON {n} USING (EXISTS (SELECT FROM other))", "SELECT count(*) AS n FROM {n}"),
+    "row_security": ("SELECT 1", "ALTER TABLE {n} ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {n} USING (EXISTS (SELECT FROM other))",
+                     "SELECT count(*) AS n FROM {n}"),
+}
+# Replaced by what is the same, which is no change.
+SAME = ("CREATE VIEW same_way AS SELECT id FROM same", "CREATE OR REPLACE VIEW same_way AS SELECT id FROM same",
+        "SELECT count(*) AS n FROM same_way")
+
+
+def replaced(server):
+    return sorted(re.findall(r'level=warn msg="endpoint: neither cached nor collapsed until a reload[^\n]* endpoint=(\S+)', server.log()))
+
+
+def test_what_leads_to_other_tables_than_before_waits_for_a_reload(cluster, db):
+    ways = {**WAYS, "same": SAME}
+    cluster.sql(db, "CREATE TABLE other (id integer)")
+    for name, (make, _, _) in ways.items():
+        cluster.sql(db, f"CREATE TABLE {name} (id integer); " + make.format(n=name))
+    endpoints = {f"{n}.sql": f"-- @route GET /api/{n}\n-- @role public\n-- @returns row\n{ask.format(n=n)}" for n, (_, _, ask) in ways.items()}
+    with Server(cluster, db, endpoints={**endpoints, "tag.sql": ENDPOINTS["tag.sql"]}) as server:
+        assert uncovered(server) == []
+        for name in ways:
+            answer = server.get(f"/api/{name}")
+            assert is_stored(answer) and answer.json() == {"n": 0} and is_hit(server.get(f"/api/{name}")), name
+        for name, (_, replace, _) in ways.items():
+            cluster.sql(db, replace.format(n=name))
+        wait_until(lambda: uncovered(server) == sorted(WAYS), LOOK, "all are noticed")
+        assert replaced(server) == sorted(WAYS)
+        for name in WAYS:
+            assert is_bypassed(server.get(f"/api/{name}")), name
+        assert is_stored(server.get("/api/tag")) and is_hit(server.get("/api/tag")), "others are cached"
+        wait_until(lambda: is_stored(server.get("/api/same"), "stale"), LOOK, "made anew, it may have been another between two looks")
+        server.install_triggers()
+        server.reload()
+        wait_until(lambda: uncovered(server) == [], LOOK, "all are loaded again")
+        for name in WAYS:
+            assert is_stored(server.get(f"/api/{name}")) and is_hit(server.get(f"/api/{name}")), name
+        cluster.sql(db, "INSERT INTO other VALUES (1)")
+        for name in WAYS.keys() - {"immutable"}:
+            wait_until(lambda: not is_hit(server.get(f"/api/{name}")), 10, f"{name}: a change of the other table is told")
+        assert replaced(server) == sorted(WAYS)
+
+
+def test_what_was_another_for_a_while_leaves_nothing_behind(cluster, db):
+    """A view is replaced, and is what it was again, with a reload for each; what was stored before the first was noticed
+    would be found again."""
+    make = "CREATE OR REPLACE VIEW way AS SELECT id FROM goods"
+    other = "CREATE OR REPLACE VIEW way AS SELECT id FROM goods UNION ALL SELECT 7"
+    cluster.sql(db, make)
+    endpoints = {"way.sql": "-- @route GET /api/way\n-- @role public\n-- @returns row\nSELECT count(*) AS n FROM way"}
+    with Server(cluster, db, endpoints=endpoints) as server:
+        for sql, n in ((other, 1), (make, 0)):
+            cluster.sql(db, sql)
+            server.get("/api/way")
+            wait_until(lambda: uncovered(server) == ["way"], LOOK, "it is noticed")
+            assert server.get("/api/way").json() == {"n": n}
+            server.reload()
+            wait_until(lambda: uncovered(server) == [], LOOK, "it is loaded again")
+            for _ in range(2):
+                assert server.get("/api/way").json() == {"n": n}
+
+
 def test_check_says_what_is_not_cached(cluster, db):
     server = Server(cluster, db, endpoints=ENDPOINTS, triggers=False)
 

@@ -107,9 +107,12 @@ def test_who_is_refused_takes_no_place(cluster, db):
 
 # ---- time ----------------------------------------------------------------------------------------
 
+IDLE = 1.5
+
+
 @pytest.fixture(scope="module")
 def hasty(cluster, db):
-    times = {"header_timeout": "400ms", "idle_timeout": "1500ms", "access_log": "./access.log"}
+    times = {"header_timeout": "400ms", "idle_timeout": f"{IDLE * 1000:.0f}ms", "access_log": "./access.log"}
     with Server(cluster, db, endpoints=ENDPOINTS, config={"http": times}) as server:
         yield server
 
@@ -132,6 +135,28 @@ def closed_while(connection, act, begun, seconds=10):
     raise AssertionError("the connection is still open")
 
 
+def answered(server):
+    """A connection with an answer behind it, and when it was asked for. Whoever says nothing for 400 ms is rightly cut off,
+    and a test that has to wait for a processor may be: it begins anew."""
+    def attempt():
+        begun, connection = time.monotonic(), server.connect()
+        try:
+            connection.send(GET)
+            assert connection.response().status == 200
+            return connection, begun
+        except ConnectionError:
+            connection.close()
+            assert time.monotonic() - begun > 0.4, "closed before its time"
+    return wait_until(attempt, 10, "an answer")
+
+
+def start_after(server, request):
+    """Sends it on a connection that has been answered before, which is not new and silent for long."""
+    connection, _ = answered(server)
+    connection.send(request)
+    return connection
+
+
 DRIBBLED = {
     "nothing": b"",
     "the request line": b"GET /api/quick?" + b"x" * 1000,
@@ -150,9 +175,8 @@ def test_a_dribbled_head_is_cut_off(hasty, case):
 
 
 def test_a_dribbled_second_head_is_cut_off(hasty):
-    with hasty.connect() as connection:
-        connection.send(GET)
-        assert connection.response().status == 200
+    connection, _ = answered(hasty)
+    with connection:
         rest, begun = iter(DRIBBLED["the fields"]), time.monotonic()
         assert 0.3 < closed_while(connection, lambda: connection.send(bytes([next(rest)])), begun) < patience(4)
 
@@ -165,26 +189,35 @@ def test_a_body_that_does_not_come_is_not_waited_for(hasty):
 
 
 def test_an_idle_connection_is_closed(hasty):
-    begun = time.monotonic()
-    with hasty.connect() as connection:
-        connection.send(GET)
-        assert connection.response().status == 200
+    connection, begun = answered(hasty)
+    with connection:
         assert 1.4 < closed_while(connection, lambda: None, begun) < patience(5)
 
 
 def test_a_busy_connection_is_kept(hasty):
-    with hasty.connect() as connection:
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            connection.send(GET)
-            assert connection.response().status == 200
-            assert not connection.closed(0.1 / patience(1))
-            connection.socket.settimeout(patience(10))
+    """For twice as long as an idle one. One that this test has kept waiting for longer than IDLE proves nothing."""
+    def kept():
+        connection, asked = answered(hasty)
+        end = asked + 2 * IDLE
+        with connection:
+            while time.monotonic() < end:
+                if select.select([connection.socket], [], [], 0.1)[0]:
+                    assert time.monotonic() - asked > IDLE, "closed although it was busy"
+                    return False
+                before, asked = asked, time.monotonic()
+                try:
+                    connection.send(GET)
+                    assert connection.response().status == 200
+                except ConnectionError:
+                    assert time.monotonic() - before > IDLE, "closed although it was busy"
+                    return False
+        return True
+    wait_until(kept, 30, "it is kept")
 
 
 def test_a_client_that_waits_for_a_slow_statement_is_kept(cluster, hasty, db):
     with held(cluster, db):
-        connection = start(hasty)
+        connection = start_after(hasty, b"GET /api/held HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert not connection.closed(2.5 / patience(1))
         connection.socket.settimeout(patience(10))
     assert connection.response().status == 200
@@ -192,7 +225,7 @@ def test_a_client_that_waits_for_a_slow_statement_is_kept(cluster, hasty, db):
 
 def test_a_client_that_reads_nothing_is_closed(hasty):
     log = hasty.folder / "access.log"
-    with hasty.connect() as connection:
+    with answered(hasty)[0] as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.send(b"GET /api/large HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: deaf\r\n\r\n")
         # The line is written when the server is done with the request, one way or the other.
@@ -200,15 +233,27 @@ def test_a_client_that_reads_nothing_is_closed(hasty):
 
 
 def test_a_client_that_reads_slowly_is_served(hasty):
-    with hasty.connect() as connection:
-        connection.send(b"GET /api/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        received, slow_until = bytearray(), time.monotonic() + 3
-        while len(received) < 30_000_002:
-            received += connection.socket.recv(65536)
-            if time.monotonic() < slow_until:
-                time.sleep(0.01)
-        connection.buffer = bytes(received)
-        assert len(connection.response().body) == 30_000_002
+    """For longer than one that reads nothing. One that has not read for longer than IDLE proves nothing."""
+    def served():
+        with start_after(hasty, b"GET /api/large HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+            received, paused, at = bytearray(), 0, time.monotonic()
+            slow_until = at + 2 * IDLE
+            while len(received) < 30_000_002:
+                try:
+                    data = connection.socket.recv(65536)
+                except ConnectionResetError:
+                    data = b""
+                now = time.monotonic()
+                paused, at = max(paused, now - at), now
+                if not data:
+                    assert paused > IDLE, "closed although it was reading"
+                    return None
+                received += data
+                if now < slow_until:
+                    time.sleep(0.01)
+            connection.buffer = bytes(received)
+            return connection.response()
+    assert len(wait_until(served, 30, "it is served").body) == 30_000_002
 
 
 # ---- the queue and the pool ----------------------------------------------------------------------

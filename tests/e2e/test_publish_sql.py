@@ -267,6 +267,13 @@ def test_version_2_is_upgraded_in_place(cluster, empty_database):
     assert cluster.sql(empty_database, "SELECT id FROM provost.outbox") == [(1,)]
 
 
+def test_a_sequence_made_anew_goes_on_behind_what_is_kept(cluster, empty_database):
+    install(cluster, empty_database)
+    cluster.sql(empty_database, "SELECT setval('provost.event_id', 41), provost.publish('user:me', 'n', '1'); DROP SEQUENCE provost.event_id")
+    install(cluster, empty_database)
+    assert cluster.sql(empty_database, "SELECT provost.publish('user:me', 'n', '1')") == [(43,)]
+
+
 # ---- in endpoints --------------------------------------------------------------------------------
 
 TABLE = "CREATE TABLE note (id integer PRIMARY KEY, owner text, text text)"

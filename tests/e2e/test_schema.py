@@ -106,6 +106,7 @@ def test_who_is_not_the_owner_is_told_so(cluster, empty_database):
 def test_print_is_what_is_installed(cluster, empty_database):
     cluster.sql(empty_database, done("schema", "print"))
     assert cluster.sql(empty_database, "SELECT to_regclass('provost.api_key')::text") == [("provost.api_key",)]
+    assert "is up to date, version 3" in done("schema", "install", url=cluster.dsn(empty_database))
 
 
 def test_nobody_but_the_owner_has_rights_on_the_tables(cluster, empty_database, installed):

@@ -233,6 +233,37 @@ def test_home_that_was_killed_as_a_whole(loaded_home):
         assert again.ready().courses() == 100
 
 
+def test_home_of_an_older_demo_says_the_command_that_helps(new_home):
+    """The data may be somebody's work: they are not thrown away without being asked to."""
+    with Run(new_home) as run:
+        run.ready()
+        with contextlib.closing(psycopg2.connect(run.env()[1])) as connection, connection.cursor() as cursor:
+            cursor.execute("COMMENT ON DATABASE provost IS 'scale=0.01 demo=older'; ALTER TABLE course RENAME title TO name")
+            connection.commit()
+        refused = cluster_command("remove", new_home)
+        assert refused.returncode == 1 and "stop it first" in refused.stderr, refused
+    with Run(new_home) as run:
+        assert run.ends(60) == 1
+        assert "the server cannot serve" in run.output and "an older config/demo, see above" in run.output
+        command = re.search("to load it anew, remove it, with all that is in it: (.*)", run.output)[1]
+    (new_home / "mine").write_text("not of these scripts")
+    subprocess.run(["bash", "-euc", command], check=True, timeout=patience(30), cwd="/")
+    assert [file.name for file in new_home.iterdir()] == ["mine"]
+    with Run(new_home) as run:
+        assert run.ready().courses() == 100 and "has changed" not in run.output
+
+
+def cluster_command(*words):
+    return subprocess.run([REPO / "scripts/cluster", *words], capture_output=True, text=True, timeout=patience(30))
+
+
+def test_a_folder_without_a_cluster_is_not_removed(tmp_path):
+    (tmp_path / "mine").write_text("")
+    refused = cluster_command("remove", tmp_path)
+    assert refused.returncode == 1 and "no cluster" in refused.stderr and [f.name for f in tmp_path.iterdir()] == ["mine"]
+    assert cluster_command("remove", tmp_path / "nothing").returncode == 0
+
+
 def test_server_that_dies_ends_the_run(loaded_home):
     with Run(loaded_home) as run:
         run.ready()

@@ -529,14 +529,17 @@ def test_a_table_that_is_dropped_meanwhile_is_nobodys_loss(cluster, empty_databa
     """The command has read what there is, and waits for the table, when it goes."""
     if word == "remove":
         command("install")
-    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tag'::regclass"
-    with contextlib.closing(cluster.connect(empty_database)) as connection, connection.cursor() as cursor:
+    with contextlib.closing(cluster.connect(empty_database)) as connection, connection.cursor() as cursor, \
+            contextlib.closing(cluster.connect(empty_database)) as other, other.cursor() as watching, \
+            concurrent.futures.ThreadPoolExecutor(1) as pool:
+        def waits():
+            watching.execute("SELECT FROM pg_locks WHERE NOT granted AND relation = 'tag'::regclass")
+            return watching.rowcount
         cursor.execute("BEGIN; LOCK tag IN ROW EXCLUSIVE MODE")     # endpoints are described beside it
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            done = pool.submit(command, word)
-            wait_until(lambda: cluster.sql(empty_database, waits) != [(0,)], 10, "it waits")
-            cursor.execute("DROP TABLE tag; COMMIT")
-            said = done.result()
+        done = pool.submit(command, word)
+        wait_until(waits, 10, "it waits")
+        cursor.execute("DROP TABLE tag; COMMIT")
+        said = done.result()
     assert said == {"install": "goods: installed; tells id, shop\n", "remove": "goods: removed\n"}[word]
     assert {table for table, *_ in marks(cluster, empty_database)} == ({"goods"} if word == "install" else set())
 
