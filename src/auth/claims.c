@@ -4,15 +4,10 @@
 #include <math.h>
 
 #include "json.h"
+#include "refuse.h"
 
 /* 2^53: up to here every second is a double of its own, and sums with leeways do not overflow. */
 #define SECONDS_MAX 9007199254740992.0
-
-static int refuse(const char **reason, int err, const char *why)
-{
-	*reason = why;
-	return err;
-}
 
 /* ---- moments ------------------------------------------------------------------------- */
 

@@ -1,4 +1,5 @@
 #include "cookie.h"
+#include "refuse.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,12 +15,6 @@ struct session {
 	size_t chunks;
 	bool malformed;
 };
-
-static int refuse(const char **reason, int err, const char *why)
-{
-	*reason = why;
-	return err;
-}
 
 static void put(struct session *s, struct part *to, const char *value, size_t n)
 {

@@ -6,12 +6,7 @@
 #include "cookie.h"
 #include "jwt.h"
 #include "nextauth.h"
-
-static int refuse(const char **reason, int err, const char *why)
-{
-	*reason = why;
-	return err;
-}
+#include "refuse.h"
 
 /* ---- tokens, cached ------------------------------------------------------------------ */
 

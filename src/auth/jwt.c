@@ -5,12 +5,7 @@
 #include <strings.h>
 
 #include "jose.h"
-
-static int refuse(const char **reason, int err, const char *why)
-{
-	*reason = why;
-	return err;
-}
+#include "refuse.h"
 
 /* ---- header -------------------------------------------------------------------------- */
 

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "refuse.h"
+
 enum { KEYTABLE_MAGIC = 0x4b455953 };
 
 struct row {
@@ -44,14 +46,10 @@ static const struct row *find(const struct keytable *t, const char *id)
 
 static int check_row(const struct row *r, int64_t now_s, const char **reason)
 {
-	if (r->revoked) {
-		*reason = "the API key is revoked";
-		return -EKEYREVOKED;
-	}
-	if (now_s >= r->identity->expires_s) {
-		*reason = "the API key has expired";
-		return -EKEYEXPIRED;
-	}
+	if (r->revoked)
+		return refuse(reason, -EKEYREVOKED, "the API key is revoked");
+	if (now_s >= r->identity->expires_s)
+		return refuse(reason, -EKEYEXPIRED, "the API key has expired");
 	return 0;
 }
 
@@ -67,20 +65,14 @@ int keytable_identify(const struct keytable *t, const char *text, size_t n, int6
 	int r;
 
 	CHECK_MAGIC(t, KEYTABLE_MAGIC);
-	if (apikey_parse(text, n, id) < 0) {
-		*reason = "the API key is malformed";
-		return -EBADMSG;
-	}
-	if (apikey_digest(text, n, digest) < 0) {
-		*reason = "out of memory";
-		return -ENOMEM;
-	}
+	if (apikey_parse(text, n, id) < 0)
+		return refuse(reason, -EBADMSG, "the API key is malformed");
+	if (apikey_digest(text, n, digest) < 0)
+		return refuse(reason, -ENOMEM, "out of memory");
 	row = find(t, id);
 	same = sodium_memcmp(digest, row ? row->digest : nothing, sizeof digest) == 0;
-	if (!row || !same) {
-		*reason = "the API key is not known";
-		return -EKEYREJECTED;
-	}
+	if (!row || !same)
+		return refuse(reason, -EKEYREJECTED, "the API key is not known");
 	r = check_row(row, now_s, reason);
 	if (r == 0)
 		*ret = identity_ref(row->identity);
@@ -94,16 +86,12 @@ int keytable_check(const struct keytable *t, const struct identity *i, int64_t n
 
 	CHECK_MAGIC(t, KEYTABLE_MAGIC);
 	row = find(t, i->token_id);
-	if (!row) {
-		*reason = "the API key is not known";
-		return -EKEYREJECTED;
-	}
+	if (!row)
+		return refuse(reason, -EKEYREJECTED, "the API key is not known");
 	if (strcmp(row->identity->subject, i->subject) != 0 ||
 	    strcmp(row->identity->roles_text, i->roles_text) != 0 ||
-	    row->identity->expires_s < i->expires_s) {
-		*reason = "the API key's rights have changed";
-		return -EKEYREJECTED;
-	}
+	    row->identity->expires_s < i->expires_s)
+		return refuse(reason, -EKEYREJECTED, "the API key's rights have changed");
 	return check_row(row, now_s, reason);
 }
 

@@ -8,18 +8,13 @@
 #include <sodium.h>
 
 #include "jose.h"
+#include "refuse.h"
 
 enum {
 	KEY_LEN = 32,
 	IV_LEN = 12,  /* RFC 7518, section 5.3 */
 	TAG_LEN = 16, /* likewise; a library that takes a shorter one can be made to guess */
 };
-
-static int refuse(const char **reason, int err, const char *why)
-{
-	*reason = why;
-	return err;
-}
 
 /* ---- the key ------------------------------------------------------------------------- */
 

@@ -28,26 +28,28 @@ static int open_all(const struct command_line *l, struct admin *a, struct needs 
 	return triggers_name(a, &l->words, n, errs);
 }
 
-int command_triggers_install(const struct command_line *l)
+typedef int each_fn(struct admin *a, const struct needs *n, FILE *out, FILE *notes,
+                    struct errors *errs);
+
+static int for_all(const struct command_line *l, each_fn *f)
 {
 	_cleanup_errors_ struct errors *errs = errors_new();
 	_cleanup_needs_ struct needs n = {0};
 	_cleanup_admin_ struct admin a = {NULL};
 
-	if (open_all(l, &a, &n, errs) < 0 || triggers_install(&a, &n, stdout, stderr, errs) < 0)
+	if (open_all(l, &a, &n, errs) < 0 || f(&a, &n, stdout, stderr, errs) < 0)
 		return command_failed(errs);
 	return 0;
 }
 
+int command_triggers_install(const struct command_line *l)
+{
+	return for_all(l, triggers_install);
+}
+
 int command_triggers_print(const struct command_line *l)
 {
-	_cleanup_errors_ struct errors *errs = errors_new();
-	_cleanup_needs_ struct needs n = {0};
-	_cleanup_admin_ struct admin a = {NULL};
-
-	if (open_all(l, &a, &n, errs) < 0 || triggers_print(&a, &n, stdout, stderr, errs) < 0)
-		return command_failed(errs);
-	return 0;
+	return for_all(l, triggers_print);
 }
 
 int command_triggers_remove(const struct command_line *l)

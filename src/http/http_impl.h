@@ -442,9 +442,9 @@ struct varying {
 /* This thread's response for the entry in this coding, with these fields, or NULL. It stays the
  * thread's: queue it, do not destroy it. */
 struct MHD_Response *kept_find(const struct entry *e, unsigned coding, const struct varying *v);
-/* A response for the entry, whose body has that many bytes and is kept alive by the response; all
- * its other fields must be the entry's. True: it was taken over, because the entry is asked for
- * again and again. Until the thread ends, or the place is needed. */
+/* A response for the entry, whose body has that many bytes, in this coding. The response keeps the
+ * entry alive; all its other fields must be the entry's. True: it was taken over, because the entry
+ * is asked for again and again. Until the thread ends, or the place is needed. */
 bool kept_put(const struct entry *e, unsigned coding, size_t bytes, struct MHD_Response *r,
               const struct varying *v);
 

@@ -10,11 +10,13 @@
  * A response that is kept may be on its way to other clients of this thread meanwhile: they have
  * the bytes of its body, and of its fields the text that libmicrohttpd made of them before its
  * handler's caller went on to any other request. So the fields may be changed, by this thread.
+ *
+ * What is kept keeps its entry, which the cache may have given up: two MiB of bodies a thread at
+ * most, and their variants, which are smaller.
  */
 enum {
-	KEPT = 32, /* responses of a thread */
-	/* Of a body: a thread holds a MiB at most that the cache may have given up already. */
-	KEPT_BYTES = 32 << 10,
+	KEPT = 32,             /* responses of a thread */
+	KEPT_BYTES = 64 << 10, /* of an entry's body; not what is counted while it is sent */
 };
 
 struct kept {

@@ -370,7 +370,7 @@ static enum MHD_Result queue_and_keep(struct request *q, const struct representa
 {
 	struct varying v;
 	format_varying(q, &v);
-	bool keep = kept_put(rep->entry, coding, q->sent, r, &v);
+	bool keep = kept_put(rep->entry, coding, rep->identity.len, r, &v);
 	return keep ? queue(q, q->endpoint->status, r) : respond_queue(q, q->endpoint->status, r);
 }
 

@@ -260,10 +260,13 @@ def test_a_trickle_is_not_a_stall(cluster, db, tell):
         with WebSocket(server.port, hello=True, receive_buffer=4096) as slow:
             slow.join("table:t")
             tell("t", "k" * 500, times=3000)
-            end = time.monotonic() + 8
-            while time.monotonic() < end:
+            # For longer than the timeout; anew if it was the machine that took nothing for long.
+            since = last = time.monotonic()
+            while last < since + 8:
                 slow.socket.recv(20000)
                 time.sleep(0.02)
+                now = time.monotonic()
+                since, last = (now if now - last > 2 else since), now
             assert report(server)["connectedClients"] == 1 and not report(server)["stalls"]
 
 
@@ -289,7 +292,7 @@ def test_floods(cluster, db, what):
 
 def test_half_open_peers(cluster, db):
     """Who does not answer pings is dropped; who does is kept."""
-    with Server(cluster, db, ENDPOINTS, {"websocket": {"ping_interval": "1s"}}) as server:
+    with Server(cluster, db, ENDPOINTS, {"websocket": {"ping_interval": "3s"}}) as server:
         with WebSocket(server.port, hello=True) as dead, WebSocket(server.port, hello=True) as alive:
             def dropped():
                 opcode, payload = alive.receive()
@@ -388,7 +391,8 @@ def test_resume_after_too_long(cluster, db, tell):
         with WebSocket(server.port, hello=True) as ws:
             ws.join("table:t")
             session, seq = ws.hello["session"], ws.hello["seq"]
-        wait_until(lambda: report(server)["resumable"] == 1)
+        # It may be over before anybody has looked: what it is before that, test_report looks at.
+        wait_until(lambda: report(server)["connectedClients"] == 0)
         wait_until(lambda: report(server)["resumable"] == 0, 5)
         wait_until(lambda: report(server)["rooms"] == 0)
         with WebSocket(server.port, hello=True) as ws:
@@ -542,5 +546,6 @@ def test_report(cluster, db, tell):
             ws.end()
             ws.closed()
         wait_until(lambda: report(server)["connectedClients"] == 0)
-        assert report(server)["closes"] == {"1000": 1}
+        found = report(server)
+        assert found["closes"] == {"1000": 1} and found["resumable"] == found["rooms"] == 1
         assert server.request("POST", "/api/admin/websocket").status == 405

@@ -1,5 +1,6 @@
 #include <check.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -271,6 +272,24 @@ START_TEST(buf_formats_short_and_long)
 }
 END_TEST
 
+static const int64_t integers[] = {0,  1,         -1,         9,         10,        -10,
+                                   99, INT32_MIN, 1000000000, INT64_MAX, INT64_MIN, INT64_MIN + 1};
+
+START_TEST(integers_are_written_as_printf_does)
+{
+	_cleanup_buf_ struct buf b = {0};
+	char want[32], text[INTEGER_TEXT_MAX];
+	int n = snprintf(want, sizeof(want), "%" PRId64, integers[_i]);
+
+	ck_assert_ptr_eq(integer_text(text, integers[_i]), text + n);
+	ck_assert_str_eq(text, want);
+	buf_addc(&b, '=');
+	buf_addi(&b, integers[_i]);
+	ck_assert_uint_eq(b.len, (size_t)n + 1);
+	ck_assert_mem_eq(b.data + 1, want, (size_t)n);
+}
+END_TEST
+
 START_TEST(buf_formats_every_length_at_the_edge)
 {
 	for (int n = 250; n < 260; n++) {
@@ -539,6 +558,7 @@ static Suite *base_suite(void)
 	tcase_add_test(t, buf_refuses_sizes_that_overflow);
 	tcase_add_test(t, buf_reserves_without_adding);
 	tcase_add_test(t, buf_formats_short_and_long);
+	tcase_add_loop_test(t, integers_are_written_as_printf_does, 0, ELEMENTSOF(integers));
 	tcase_add_test(t, buf_formats_every_length_at_the_edge);
 	tcase_add_test(t, buf_formats_past_its_maximum);
 	tcase_add_loop_test(t, buf_adds_json_strings, 0, ELEMENTSOF(json_strings));
