@@ -13,10 +13,11 @@ void ways_done(struct ways *w)
 	*w = (struct ways){0};
 }
 
-/* $1: relations; $2: functions. */
+/* $1: relations; $2: functions. It belongs to the look whose statement begins with the same words,
+ * by which those who look at what the server does know it. */
 static const char LOOK[] =
     /* clang-format off */
-    "/* provost */ -- Whether changes of tables are told: what endpoints read through.\n"
+    "/* provost */\n-- Whether changes of tables are told: and through what they are read.\n"
     "SELECT c.oid, false, " SQL_MEANING_OF_RELATION ","
     " concat_ws(' ', c.xmin, (SELECT string_agg(concat_ws(' ', w.oid, w.xmin), ' ' ORDER BY w.oid)"
     "  FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid), (SELECT string_agg("
