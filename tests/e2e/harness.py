@@ -126,10 +126,9 @@ def free_port():
 
 # ---- PostgreSQL ----------------------------------------------------------------------------------
 
-# In the statement with which the server looks at triggers, every few seconds, on a connection of its own.
+# In the statements with which the server looks at triggers, and at what leads to tables, every few seconds, on a
+# connection of its own.
 COVERAGE = "-- Whether changes of tables are told:"
-# And the one after it, at what leads to them (src/engine/ways.c).
-WAYS = "/* provost */ SELECT c.oid, "
 # Durability is not under test, and tests do not wait for disks.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off",
                  "shared_buffers": "64MB", "max_connections": "60"}
@@ -197,7 +196,6 @@ class Cluster:
     def backends(self, db):
         rows = self.sql("postgres", "SELECT pid, state, query, application_name FROM pg_stat_activity"
                                     f" WHERE datname = %s AND pid <> pg_backend_pid() AND query NOT LIKE '%%{COVERAGE}%%'"
-                                    f" AND query NOT LIKE '{WAYS}%%'"
                                     " AND application_name NOT LIKE '%%listener' AND application_name NOT LIKE '%%courier'", db)
         return [dict(zip(("pid", "state", "query", "application_name"), row)) for row in rows]
 
@@ -248,7 +246,6 @@ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query !~* '^\\s*(begin|commit|rollback|set|reset|show|discard|deallocate|listen)\\M'
   AND query NOT LIKE '%%pg_stat_statements%%'
   AND query NOT LIKE '%%{COVERAGE}%%'
-  AND query NOT LIKE '{WAYS}%%'
   AND query !~ '^/\\* provost \\*/ (LISTEN|SELECT pg_catalog.(pg_notify|set_config)\\()'
   AND (%s OR query NOT LIKE '/* provost */%%')
 GROUP BY query"""
