@@ -420,9 +420,11 @@ static int run(int argc, char **argv)
 /* What was asked for is there in full, or the exit status says that it is not. */
 static int finish_output(int status)
 {
-	if (fflush(stdout) == 0 && !ferror(stdout))
+	bool failed = ferror(stdout);
+	if (fflush(stdout) == 0 && !failed)
 		return status;
-	fprintf(stderr, "provost: what there is to say cannot be written: %s\n", strerror(errno));
+	fprintf(stderr, "provost: what there is to say cannot be written%s%s\n", failed ? "" : ": ",
+	        failed ? "" : strerror(errno));
 	return status ? status : 1;
 }
 

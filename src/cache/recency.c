@@ -9,7 +9,7 @@ static void put_in_front(struct recency *r, struct entry *e)
 	else
 		r->oldest = e;
 	r->newest = e;
-	e->moved = ++r->clock;
+	e->moved = r->clock;
 }
 
 static void take_out(struct recency *r, struct entry *e)
@@ -26,13 +26,14 @@ static void take_out(struct recency *r, struct entry *e)
 
 void recency_insert(struct recency *r, struct entry *e)
 {
+	r->clock++;
 	put_in_front(r, e);
 	r->count++;
 }
 
 void recency_hit(struct recency *r, struct entry *e)
 {
-	if ((uint32_t)(r->clock - e->moved) <= r->count / 2)
+	if ((uint32_t)(r->clock - e->moved) <= r->count / 8)
 		return;
 	take_out(r, e);
 	put_in_front(r, e);

@@ -67,6 +67,7 @@ struct MHD_Response *kept_find(const struct entry *e, unsigned coding, const str
 	struct kept *k = place_of(e);
 	if (k->entry != e || k->coding != coding)
 		return NULL;
+	k->seen = e;
 	change(k->response, "X-Request-Id", k->is.id, v->id);
 	change(k->response, "Cache-Status", k->is.cache_status, v->cache_status);
 	change(k->response, "Age", k->is.age, v->age);

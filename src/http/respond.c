@@ -364,13 +364,24 @@ static bool respond_kept(struct request *q, const struct representation *rep, un
 	return true;
 }
 
+/* Type, Cache-Control, X-Content-Type-Options, Vary, ETag, and those of struct varying. */
+enum { PLAIN_FIELDS = 8 };
+
+/* Not one that lacks a field for want of memory, or has one of a reload's that came meanwhile. */
+static bool has_plain_fields(struct MHD_Response *r, unsigned coding)
+{
+	return MHD_get_response_headers(r, NULL, NULL) ==
+	       PLAIN_FIELDS + (coding != CODING_IDENTITY);
+}
+
 /* The same as respond_queue, for a plain hit. */
 static enum MHD_Result queue_and_keep(struct request *q, const struct representation *rep,
                                       unsigned coding, struct MHD_Response *r)
 {
 	struct varying v;
 	format_varying(q, &v);
-	bool keep = kept_put(rep->entry, coding, rep->identity.len, r, &v);
+	bool keep =
+	    has_plain_fields(r, coding) && kept_put(rep->entry, coding, rep->identity.len, r, &v);
 	return keep ? queue(q, q->endpoint->status, r) : respond_queue(q, q->endpoint->status, r);
 }
 

@@ -355,16 +355,19 @@ START_TEST(recent_entry_is_not_moved_again)
 	for (size_t i = 0; i < LISTED; i++)
 		recency_insert(&r, &e[i]);
 	ck_assert_ptr_eq(recency_victim(&r), &e[0]);
-	/* 50 were put in front of e[49], 51 in front of e[48]. */
-	recency_hit(&r, &e[49]);
+	/* 12 were inserted after e[87], 13 after e[86]. */
+	recency_hit(&r, &e[87]);
 	ck_assert_ptr_eq(r.newest, &e[99]);
-	recency_hit(&r, &e[48]);
-	ck_assert_ptr_eq(r.newest, &e[48]);
-	ck_assert_ptr_eq(e[49].older, &e[47]);
-	/* A move is put in front, too. */
-	recency_hit(&r, &e[49]);
-	ck_assert_ptr_eq(r.newest, &e[49]);
+	recency_hit(&r, &e[86]);
+	ck_assert_ptr_eq(r.newest, &e[86]);
+	ck_assert_ptr_eq(e[87].older, &e[85]);
+	/* A move is not an insertion. */
+	recency_hit(&r, &e[87]);
+	ck_assert_ptr_eq(r.newest, &e[86]);
 	recency_hit(&r, &e[0]);
+	ck_assert_ptr_eq(r.newest, &e[0]);
+	recency_hit(&r, &e[86]);
+	ck_assert_ptr_eq(r.newest, &e[0]);
 	ck_assert_ptr_eq(recency_victim(&r), &e[1]);
 	for (size_t i = 0; i < LISTED; i++)
 		recency_remove(&r, &e[i]);

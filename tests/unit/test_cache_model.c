@@ -94,7 +94,7 @@ static void list_add(struct list *l, unsigned id)
 {
 	memmove(&l->id[1], &l->id[0], l->count++ * sizeof(l->id[0]));
 	l->id[0] = id;
-	model[id].moved = ++l->clock;
+	model[id].moved = l->clock;
 }
 
 static void model_remove(unsigned id)
@@ -108,7 +108,7 @@ static void model_hit(unsigned id)
 	struct list *l = list_of(id);
 
 	model[id].hits++;
-	if (l->clock - model[id].moved > l->count / 2) {
+	if (l->clock - model[id].moved > l->count / 8) {
 		list_remove(l, id);
 		list_add(l, id);
 	}
@@ -425,6 +425,7 @@ static void do_put(unsigned id)
 		model_remove(id);
 	}
 	model[id] = m;
+	list_of(id)->clock++;
 	list_add(list_of(id), id);
 	check_evictions();
 }
