@@ -158,6 +158,22 @@ def test_signing_out_before_there_is_a_connection(chromium, server, issuer):
 
 
 @pytest.mark.browser
+def test_another_tab_signs_out_before_there_is_a_connection(chromium, server, issuer):
+    """What comes of connecting then is closed already, and says so to nobody any more."""
+    context = chromium.context()
+    other = sign_in(context.page(), server, issuer.jwt("ada"))
+    page = context.page(server.url + "/client/demo.html", "window.SharedWorker = class {"
+                        " constructor() { window.waits = true; this.port = { postMessage() {}, close() {} } } }")
+    page.call("fill", "#token", issuer.jwt("ada"))
+    page.call("click", "#sign-in button")
+    page.wait("() => window.waits")
+    other.call("click", "#sign-out")
+    for tab in (other, page):
+        tab.wait("() => !document.getElementById('sign-in').hidden && document.getElementById('board').hidden")
+    assert page.run("() => [sessionStorage.length, document.getElementById('problem').hidden]") == [0, True]
+
+
+@pytest.mark.browser
 def test_who_has_neither_token_nor_cookie_is_told_so(chromium, server):
     page = chromium.context().page(server.url + "/client/demo.html")
     page.call("click", "#sign-in button")

@@ -1,6 +1,6 @@
 // A page: handles, callbacks, what is told when; with a socket of its own.
 import assert from 'node:assert/strict';
-import { Browser, jwt, scenario, settle, spy } from './support.mjs';
+import { Browser, jwt, scenario, Server, settle, spy } from './support.mjs';
 
 const OWN = { share: false };
 
@@ -208,6 +208,27 @@ scenario('new tokens that are refused as well are no loop', async () => {
         await clock.advance(100);
     }
     assert.ok(server.sockets.length <= 7, `${server.sockets.length} attempts in 5 s`);
+});
+
+scenario('who has a cookie comes back once it is accepted, and does not press the server before', async () => {
+    const { page, c, server, clock } = await opened(), { hello } = Server.prototype;
+    page.random = 0.999;
+    const other = await page.connect(OWN);
+    let ended = true;
+    server.hello = s => (ended ? s.fail(4401, 'the session has ended') : hello.call(server, s));
+    const attempts = () => server.sockets.length - 1, waits = [];
+    server.last.fail(4401, 'the session has ended');
+    for (let i = 1; i <= 6; i++) {
+        await settle();
+        assert.deepEqual([c.state, c.why.code, c.why.reason], ['waiting', 4401, 'the session has ended']);
+        assert.equal(attempts(), i - 1);
+        waits.push(c.why.retry);
+        await clock.advance(c.why.retry);
+    }
+    assert.ok(waits.every((w, i) => !i || w > 1.9 * waits[i - 1]), `${waits}`);
+    ended = false;
+    await back(c, clock);
+    assert.deepEqual([c.state, other.state, attempts()], ['open', 'open', 7]);
 });
 
 scenario('who connects while the server is away does not press it', async () => {

@@ -230,13 +230,13 @@ async function enter(who) {
   if (!handle) return leave()
   connection = handle
   connection.onState(stateChanged)
-  showState(connection.state, connection.why)
+  stateChanged(connection.state, connection.why) // what has become of it by now: another tab may have signed out
+  if (!connection) return
   openInbox(connection.subject)
   connection.subscribe(COURSES, showCourses, { onError: coursesFailed })
   connection.subscribe(PENDING, showPending, { onError: pendingFailed })
   listenToInbox(who)
   countNotifications()
-  showFigures()
   figures = setInterval(showFigures, FIGURES_MS)
 }
 

@@ -328,19 +328,20 @@ export class Hub {
         const order = [...this.tabs.values()].sort((a, b) => rank(b) - rank(a) || b.at - a.at);
         /** @type {unknown} */
         let why = new Error('there is no page');
-        let refused;
+        /** Who has a cookie gives none, and may have another cookie by now. @type {{token: any} | null} */
+        let refused = null;
         this.bringer = '';
         for (const tab of order) {
             try {
                 if (!this.tabs.has(tab.id)) continue;
                 const token = await this.askTab(tab, reason);
                 if (reason !== 'refused' || token !== this.given) return (this.given = token);
-                refused = token;
+                refused = { token };
             } catch (e) {
                 why = e;
             }
         }
-        if (refused) return refused;
+        if (refused) return refused.token;
         throw why;
     }
 
