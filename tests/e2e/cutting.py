@@ -24,7 +24,7 @@ class CuttingProxy:
         folder = query.get("host", [urllib.parse.unquote(parts.hostname or "")])[0]
         port = query.get("port", [str(parts.port or 5432)])[0]
         self.target = f"{folder}/.s.PGSQL.{port}"
-        self.rule, self.cuts, self.open = None, 0, set()
+        self.rule, self.cuts, self.open, self.let_in = None, 0, set(), set()
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.dsn = (f"postgresql://{parts.netloc.rsplit('@', 1)[0]}@127.0.0.1:{self.listener.getsockname()[1]}{parts.path}"
@@ -47,6 +47,13 @@ class CuttingProxy:
         for pair in pairs:
             self._end(pair)
 
+    def end_let_in(self):
+        """Ends every connection that PostgreSQL has let in; not one that is being made."""
+        with self.lock:
+            pairs = list(self.let_in)
+        for pair in pairs:
+            self._end(pair)
+
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
@@ -66,6 +73,7 @@ class CuttingProxy:
     def _end(self, pair):
         with self.lock:
             self.open.discard(pair)
+            self.let_in.discard(pair)
         for one in pair:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -83,6 +91,9 @@ class CuttingProxy:
                 first = False
                 if verdict in (None, "after"):
                     target.sendall(kind + length + payload)
+                    if kind == b"Z" and not to_server:
+                        with self.lock:
+                            self.let_in |= {pair} & self.open
                 if verdict in ("before", "after"):
                     with self.lock:
                         self.cuts += 1
