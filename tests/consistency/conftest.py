@@ -1,17 +1,14 @@
-import signal
-
 import pytest
 
 import history
 
 
 def pytest_configure(config):
-    # Ended by SIGTERM, the session still stops what it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    history.harness.end_on_term()
 
 
 @pytest.fixture(scope="session")
 def cluster():
-    cluster = history.harness.Cluster()
+    cluster = history.harness.Cluster(min_wal_size="32MB", max_wal_size="256MB")
     yield cluster
     cluster.remove()

@@ -4,7 +4,7 @@ import signal
 import pytest
 
 import browser
-from harness import Cluster, Server, patience
+from harness import Cluster, Server, end_on_term, patience
 
 DEMO_SCALE = 0.01
 TEST_SECONDS = 120
@@ -15,8 +15,7 @@ LONGEST = ("reload", "coverage", "grants", "schema", "auth_changes", "scripts", 
 
 
 def pytest_configure(config):
-    # Ended by SIGTERM, the session still stops what it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_term()
 
 
 def pytest_collection_modifyitems(items):

@@ -72,6 +72,15 @@ CLUSTERS = pathlib.Path(os.environ.get("PROVOST_MEMORY", SCRATCH))
 SANITIZER = re.compile(r"(Address|Thread|Leak|UndefinedBehavior|Memory)Sanitizer|runtime error:|FATAL: .*San")
 
 
+def end_on_term():
+    """The session stops what it started, ended by SIGTERM, and is not disturbed in that by another: scripts/test sends one
+    to `timeout` as well, which hands it on."""
+    def end(number, _):
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, end)
+
+
 CORES = len(os.sched_getaffinity(0))
 MOST_CROWDED = 8
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import re
+import statistics
 import tempfile
 import threading
 import time
@@ -376,7 +377,7 @@ class Proxy:
         task = asyncio.ensure_future(deliver())
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(1 << 16):
-                if last[0] != way and way == "there":
+                if last[0] != way and way == "there" and b"/* provost */" not in data:
                     self.turns += 1
                 last[0] = way
                 await queue.put((time.monotonic() + DELAY, data))
@@ -399,8 +400,9 @@ def test_one_round_trip(cluster, db, capsys):
     try:
         with Server(cluster, db, ENDPOINTS, {"database": one}) as server:
             batch(server, "/api/things/1")
-            # The server's look at triggers may come through at the same time, and an answer while the last of it is being
-            # sent: that makes turns more, never fewer.
+            # The rest of the server's own look at triggers may come through at the same time, and an answer while the last
+            # of it is being sent: that makes turns more, never fewer, and not of most.
+            all_turns = []
             for first in range(101, 151, 10):
                 ids = list(range(first, first + 10))
                 turns, began = proxy.turns, time.monotonic()
@@ -408,9 +410,8 @@ def test_one_round_trip(cluster, db, capsys):
                 took = time.monotonic() - began
                 assert [item["body"]["id"] for item in found] == ids
                 assert {item["cache"] for item in found} == {"provost; fwd=miss; stored"}
-                if proxy.turns == turns + 1:
-                    break
-            assert proxy.turns == turns + 1
+                all_turns.append(proxy.turns - turns)
+            assert min(all_turns) == statistics.median(all_turns) == 1, all_turns
             with capsys.disabled():
                 print(f"[ten misses over a way of 2 x 10 ms: {took * 1000:.1f} ms]", end=" ")
     finally:

@@ -80,15 +80,17 @@ __attribute__((unused)) static void say(int fd, const char *text)
 	ck_assert(may_say(fd, text));
 }
 
-/* Reads until `text` has come, and not a byte more. False: nothing comes for a minute, or the hub
- * has closed the socket. */
+/* Reads until `text` has come, and not a byte more. False: it does not come within a minute, or the
+ * hub has closed the socket. */
 __attribute__((unused)) static bool hears(int fd, const char *text)
 {
 	char got[16384];
 	size_t len = strlen(text), kept = 0; /* of what was read: the beginning of it, perhaps */
+	uint64_t now, until = clock_ms() + PATIENCE_MS;
 	for (;;) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
-		if (poll(&p, 1, PATIENCE_MS) <= 0)
+		now = clock_ms();
+		if (now >= until || poll(&p, 1, (int)(until - now)) <= 0)
 			return false;
 		ssize_t n = recv(fd, got + kept, sizeof got - kept, MSG_PEEK);
 		if (n <= 0)

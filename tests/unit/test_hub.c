@@ -316,7 +316,9 @@ END_TEST
 static void let_pings_pass(struct hub *h, unsigned pings)
 {
 	static const char pong[] = "\x8a\x80\0\0\0";
+	uint64_t until = clock_ms() + PATIENCE_MS;
 	while (pings > 0) {
+		ck_assert_msg(clock_ms() < until, "%u pings have not come", pings);
 		int fd = adopt(h);
 		ck_assert(hears(fd, "\"hello\""));
 		while (pings > 0 && hears(fd, "\x89")) {

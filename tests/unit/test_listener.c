@@ -639,23 +639,24 @@ START_TEST(it_may_begin_before_the_database_is_there)
 }
 END_TEST
 
-/* Not when its attempt ends, which is after two seconds each time; a machine may be busy once. */
+/* Not when its attempt ends, which is after two seconds each time. A machine that halts for so long
+ * makes one of them slow, or a few. */
 START_TEST(it_stops_while_it_connects)
 {
-	uint64_t took_ms = UINT64_MAX;
+	unsigned slow = 0;
 	relay_hold(relay, true);
-	for (unsigned i = 0; i < 20 && took_ms >= 1000; i++) {
+	for (unsigned i = 0; i < 20; i++) {
 		listener_free(&listener);
 		start(relay->url);
 		WAIT_UNTIL(atomic_load(&relay->open) == 1);
 		uint64_t now = clock_ms();
 		listener_stop(listener);
-		took_ms = clock_ms() - now;
+		slow += clock_ms() - now >= 1000;
 		ck_assert_int_eq(stats().state, LISTENER_STOPPED);
 		ck_assert(!is_fresh());
 		WAIT_UNTIL(atomic_load(&relay->open) == 0);
 	}
-	ck_assert_uint_lt(took_ms, 1000);
+	ck_assert_uint_le(slow, 5);
 }
 END_TEST
 
