@@ -210,7 +210,9 @@ static bool check_ways(struct coverage *v, const struct endpoint *e, const struc
 static void apply(struct coverage *v, struct endpoint *e, const struct tables *now,
                   const struct ways *ways)
 {
-	bool anew = ways_changed(&v->ways, ways, e);
+	/* The look before may have been at a catalogue that was refused in the end. */
+	bool anew = ways_changed(&v->ways, ways, e) ||
+	            (!atomic_load(&e->uncovered) && ways_replaced(ways, e));
 	bool covered = check_ways(v, e, ways, anew), changed = anew;
 	for (size_t i = 0; i < e->dependencies; i++) {
 		const struct table *t = find(now, e->dependency[i].oid);

@@ -419,6 +419,23 @@ static void mix_fingerprint(struct endpoint *e, const PGresult *columns, const s
 	e->fingerprint = XXH3_64bits_withSeed(b.data, b.len, e->fingerprint);
 }
 
+/* What was found when the database went away before all endpoints were described. */
+static void forget(struct endpoint *e)
+{
+	for (size_t i = 0; i < e->dependencies; i++) {
+		free(e->dependency[i].table);
+		free(e->dependency[i].column);
+	}
+	e->dependencies = 0;
+	for (size_t i = 0; i < e->ways; i++)
+		free(e->way[i].name);
+	e->ways = 0;
+	free(e->way);
+	free(e->opaque);
+	e->way = NULL;
+	e->opaque = NULL;
+}
+
 /* ---- all of it ----------------------------------------------------------------------- */
 
 int dependencies_check(struct conn *c, const struct endpoint *e, uint64_t deadline_us,
@@ -445,6 +462,7 @@ int dependencies_find(struct conn *c, struct endpoint *e, const struct pg_result
 		           "a GET must not call provost.publish: it may be repeated and cached");
 		return 0;
 	}
+	forget(e);
 	merge(e, &d, &r);
 	e->opaque = why_opaque(e, &d, &r);
 	mix_fingerprint(e, (const PGresult *)columns, &d, &r);

@@ -19,13 +19,14 @@ static const char LOOK[] =
     /* clang-format off */
     "/* provost */\n-- Whether changes of tables are told: and through what they are read.\n"
     "SELECT c.oid, false, " SQL_MEANING_OF_RELATION ","
-    " concat_ws(' ', c.xmin, (SELECT string_agg(concat_ws(' ', w.oid, w.xmin), ' ' ORDER BY w.oid)"
-    "  FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid), (SELECT string_agg("
-    "  concat_ws(' ', y.oid, y.xmin), ' ' ORDER BY y.oid) FROM pg_catalog.pg_policy y"
+    " pg_catalog.concat_ws(' ', c.xmin, (SELECT pg_catalog.string_agg("
+    "  pg_catalog.concat_ws(' ', w.oid, w.xmin), ' ' ORDER BY w.oid)"
+    "  FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid), (SELECT pg_catalog.string_agg("
+    "  pg_catalog.concat_ws(' ', y.oid, y.xmin), ' ' ORDER BY y.oid) FROM pg_catalog.pg_policy y"
     "  WHERE y.polrelid = c.oid))"
     " FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)"
     " UNION ALL"
-    " SELECT p.oid, true, " SQL_MEANING_OF_ROUTINE ", p.xmin::text"
+    " SELECT p.oid, true, " SQL_MEANING_OF_ROUTINE ", p.xmin::pg_catalog.text"
     " FROM pg_catalog.pg_proc p WHERE p.oid = ANY ($2)";
 /* clang-format on */
 

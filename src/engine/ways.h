@@ -41,28 +41,35 @@ bool ways_changed(const struct ways *before, const struct ways *now, const struc
 
 /* ---- pieces of SQL that this and discover.c have in common --------------------------- */
 
+/* All of PostgreSQL's own is named in full: this is run with any search_path, and concat_ws takes
+ * anything, so that one in another schema can fit better. */
+
 /* A stored tree without the places in the text that it was made of: names have their blanks
  * escaped, so none can look like a field. */
 #define SQL_TREE(tree)                                                                             \
-	"regexp_replace(" tree "::text, ' :(location|stmt_location|stmt_len) -?[0-9]+', '', 'g')"
+	"pg_catalog.regexp_replace(" tree                                                          \
+	"::pg_catalog.text, ' :(location|stmt_location|stmt_len) -?[0-9]+', '', 'g')"
 
 /* clang-format off */
 
 /* What a relation `c` means to who reads it, as far as it can be replaced: of a view its rule, of
- * a table its policies. Of both whose rights they use. */
+ * a table its policies. Of both whose rights they use, and of neither who owns it otherwise. */
 #define SQL_MEANING_OF_RELATION \
-	"md5(concat_ws(' ', c.relkind, c.relowner, c.relrowsecurity, c.relforcerowsecurity," \
-	" CASE c.relkind WHEN 'v' THEN c.reloptions::text END," \
+	"pg_catalog.md5(pg_catalog.concat_ws(' ', c.relkind, c.relrowsecurity, c.relforcerowsecurity," \
+	" CASE WHEN c.relkind = 'v' OR c.relrowsecurity THEN c.relowner END," \
+	" CASE c.relkind WHEN 'v' THEN c.reloptions::pg_catalog.text END," \
 	" (SELECT " SQL_TREE("w.ev_action") " FROM pg_catalog.pg_rewrite w" \
 	"  WHERE c.relkind = 'v' AND w.ev_class = c.oid AND w.ev_type = '1')," \
-	" (SELECT string_agg(concat_ws(' ', y.polcmd, y.polpermissive, y.polroles::text," \
+	" (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', y.polcmd, y.polpermissive," \
+	"  y.polroles::pg_catalog.text," \
 	"  " SQL_TREE("y.polqual") "), ' ' ORDER BY y.polname) FROM pg_catalog.pg_policy y" \
 	"  WHERE c.relrowsecurity AND y.polrelid = c.oid AND y.polcmd IN ('r', '*'))))"
 
-/* The same of a function `p`. */
+/* The same of a function `p`. Who calls it has its defaults from here, not from what was parsed. */
 #define SQL_MEANING_OF_ROUTINE \
-	"md5(concat_ws(' ', p.prosrc, " SQL_TREE("p.prosqlbody") ", p.provolatile, p.prosecdef," \
-	" p.proowner, p.proconfig::text))"
+	"pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, " SQL_TREE("p.prosqlbody") "," \
+	" p.provolatile, p.prosecdef, CASE WHEN p.prosecdef THEN p.proowner END," \
+	" p.proconfig::pg_catalog.text, " SQL_TREE("p.proargdefaults") "))"
 
 /* clang-format on */
 

@@ -59,7 +59,10 @@ WITH RECURSIVE need (root, col) AS (
                WHERE p.pronamespace = to_regnamespace('provost') AND p.proname = m.function AND x.grantee <> p.proowner
                UNION
                SELECT x.grantee FROM pg_default_acl d, aclexplode(d.defaclacl) x
-               WHERE d.defaclobjtype = 'f' AND pg_get_userbyid(d.defaclrole) = current_user AND x.grantee <> d.defaclrole) g) AS strangers,
+               WHERE d.defaclobjtype = 'f' AND pg_get_userbyid(d.defaclrole) = current_user AND x.grantee <> d.defaclrole) g
+         -- Who owns what is there goes on owning it, whoever installs.
+         WHERE NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = to_regnamespace('provost') AND p.proname = m.function
+                           AND p.pronargs = 0 AND p.proowner = g.grantee)) AS strangers,
         (SELECT p.prosrc FROM pg_proc p WHERE p.pronamespace = to_regnamespace('provost') AND p.proname = m.function
             AND p.pronargs = 0 AND p.prosecdef AND p.proconfig = '{"search_path=pg_catalog, pg_temp"}'
             AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x

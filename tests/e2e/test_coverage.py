@@ -209,10 +209,20 @@ WAYS = {
                "CREATE POLICY q ON {n} USING (EXISTS (SELECT FROM other))", "SELECT count(*) AS n FROM {n}"),
     "row_security": ("SELECT 1", "ALTER TABLE {n} ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {n} USING (EXISTS (SELECT FROM other))",
                      "SELECT count(*) AS n FROM {n}"),
+    "default_value": ("CREATE FUNCTION {n}_way(i int DEFAULT 0) RETURNS int LANGUAGE sql IMMUTABLE RETURN i",
+                      "CREATE OR REPLACE FUNCTION {n}_way(i int DEFAULT 1) RETURNS int LANGUAGE sql IMMUTABLE RETURN i", "SELECT {n}_way() AS n"),
+    "view_owner": ("CREATE VIEW {n}_way AS SELECT id FROM {n}", "ALTER VIEW {n}_way OWNER TO provost_app", "SELECT count(*) AS n FROM {n}_way"),
+    "definer_owner": ("CREATE FUNCTION {n}_way() RETURNS int LANGUAGE sql IMMUTABLE SECURITY DEFINER RETURN 0",
+                      "ALTER FUNCTION {n}_way OWNER TO provost_app", "SELECT {n}_way() AS n"),
 }
-# Replaced by what is the same, which is no change.
-SAME = ("CREATE VIEW same_way AS SELECT id FROM same", "CREATE OR REPLACE VIEW same_way AS SELECT id FROM same",
-        "SELECT count(*) AS n FROM same_way")
+# What is the same afterwards, which is no change; nor is who owns what nobody's rights come from.
+SAME = {
+    "same": ("CREATE VIEW {n}_way AS SELECT id FROM {n}", "CREATE OR REPLACE VIEW {n}_way AS SELECT id FROM {n}",
+             "SELECT count(*) AS n FROM {n}_way"),
+    "owner": ("CREATE FUNCTION {n}_way() RETURNS int LANGUAGE sql IMMUTABLE RETURN 0",
+              "ALTER TABLE {n} OWNER TO provost_app; ALTER FUNCTION {n}_way OWNER TO provost_app",
+              "SELECT count(*) + {n}_way() AS n FROM {n}"),
+}
 
 
 def replaced(server):
@@ -220,7 +230,7 @@ def replaced(server):
 
 
 def test_what_leads_to_other_tables_than_before_waits_for_a_reload(cluster, db):
-    ways = {**WAYS, "same": SAME}
+    ways = {**WAYS, **SAME}
     cluster.sql(db, "CREATE TABLE other (id integer)")
     for name, (make, _, _) in ways.items():
         cluster.sql(db, f"CREATE TABLE {name} (id integer); " + make.format(n=name))
@@ -237,14 +247,15 @@ def test_what_leads_to_other_tables_than_before_waits_for_a_reload(cluster, db):
         for name in WAYS:
             assert is_bypassed(server.get(f"/api/{name}")), name
         assert is_stored(server.get("/api/tag")) and is_hit(server.get("/api/tag")), "others are cached"
-        wait_until(lambda: is_stored(server.get("/api/same"), "stale"), LOOK, "made anew, it may have been another between two looks")
+        for name in SAME:
+            wait_until(lambda: is_stored(server.get(f"/api/{name}"), "stale"), LOOK, "made anew, it may have been another between two looks")
         server.install_triggers()
         server.reload()
         wait_until(lambda: uncovered(server) == [], LOOK, "all are loaded again")
         for name in WAYS:
             assert is_stored(server.get(f"/api/{name}")) and is_hit(server.get(f"/api/{name}")), name
         cluster.sql(db, "INSERT INTO other VALUES (1)")
-        for name in WAYS.keys() - {"immutable"}:
+        for name in WAYS.keys() - {"immutable", "default_value", "view_owner", "definer_owner"}:
             wait_until(lambda: not is_hit(server.get(f"/api/{name}")), 10, f"{name}: a change of the other table is told")
         assert replaced(server) == sorted(WAYS)
 
@@ -266,6 +277,16 @@ def test_what_was_another_for_a_while_leaves_nothing_behind(cluster, db):
             wait_until(lambda: uncovered(server) == [], LOOK, "it is loaded again")
             for _ in range(2):
                 assert server.get("/api/way").json() == {"n": n}
+
+
+def test_functions_of_others_are_not_called(cluster, db):
+    """Who may create functions in a schema of the path makes one that fits better than PostgreSQL's own."""
+    cluster.sql(db, "CREATE VIEW way AS SELECT id FROM goods; CREATE FUNCTION concat_ws(text, oid, xid) RETURNS text"
+                    " LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''called as %'', current_user; END'")
+    endpoints = {"way.sql": "-- @route GET /api/way\n-- @role public\n-- @returns row\nSELECT count(*) AS n FROM way"}
+    with Server(cluster, db, endpoints=endpoints) as server:
+        assert uncovered(server) == [] and "called as" not in server.log()
+        assert is_stored(server.get("/api/way")) and is_hit(server.get("/api/way"))
 
 
 def test_check_says_what_is_not_cached(cluster, db):

@@ -380,6 +380,19 @@ def test_default_privileges_open_no_function(cluster, empty_database, command):
     assert cluster.sql(empty_database, may) == [("{provost=X/provost}",)]
 
 
+def test_the_owner_of_a_function_keeps_it(cluster, empty_database, command):
+    """Whoever installs, whatever the owner is granted by default besides."""
+    may = "SELECT DISTINCT proacl::text FROM pg_proc WHERE proname LIKE 'changed\\_%'"
+    assert command("install") == ALL
+    cluster.sql(empty_database, "DO $$ DECLARE f regprocedure; BEGIN"
+                                " FOR f IN SELECT oid FROM pg_proc WHERE proname LIKE 'changed\\_%' LOOP"
+                                " EXECUTE format('ALTER FUNCTION %s OWNER TO provost_app', f);"
+                                " EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', f); END LOOP; END $$;"
+                                " ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO provost_app")
+    assert command("install") != SAME
+    assert cluster.sql(empty_database, may) == [("{provost_app=X/provost_app}",)]
+
+
 def test_functions_are_locked_up(cluster, empty_database, command):
     command("install")
     rows = cluster.sql(empty_database, "SELECT prosecdef, proconfig, has_function_privilege('provost_app', oid, 'EXECUTE'),"
