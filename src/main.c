@@ -420,11 +420,9 @@ static int run(int argc, char **argv)
 /* What was asked for is there in full, or the exit status says that it is not. */
 static int finish_output(int status)
 {
-	bool failed = ferror(stdout);
-	if (fflush(stdout) == 0 && !failed)
+	if (fflush(stdout) == 0 && !ferror(stdout))
 		return status;
-	fprintf(stderr, "provost: what there is to say cannot be written%s%s\n", failed ? "" : ": ",
-	        failed ? "" : strerror(errno));
+	fprintf(stderr, "provost: what there is to say cannot be written: %s\n", strerror(errno));
 	return status ? status : 1;
 }
 
